@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Jobs: plain dataclasses that travel as JSON from whoever asks (panel, Processing, terminal) to the engine process.
+
+Runs on Python 3.9 with the standard library alone, since the QGIS side writes these jobs. What a field means is
+said in `docs/commands.md`; each field has the name and meaning of the option of the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Optional, Union
+
+from .errors import UsageError
+
+DEVICES = "auto, cpu, cuda or cuda:N"
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PROBABILITY_TYPES = ("uint8", "float32")
+PRESETS = ("default", "paper")
+
+
+@dataclass
+class SourceSpec:
+    """A raster bound to a modality.
+
+    `bands` are names or 1-based numbers in the order of the checkpoint's bands, or None to match by name, else by order.
+    `mask` is a raster whose non-zero pixels are invalid.
+    """
+
+    path: str
+    bands: Optional[list[Union[int, str]]] = None
+    nodata: Optional[float] = None
+    mask: Optional[str] = None
+
+
+@dataclass
+class SegmentJob:
+    """Classify a scene: the request behind `lacuna segment`, `lacuna:segment` and the Segment page.
+
+    `extent` is (xmin, ymin, xmax, ymax), `union`, `intersection`, or None for that of the reference. `tile` is
+    (rows, columns) in pixels; None for any of `tile`, `overlap`, `batch_size` takes what the card or the device suggests.
+    """
+
+    checkpoint: str
+    modalities: dict[str, SourceSpec]
+    output: str
+    confidence: Optional[str] = None
+    probabilities: Optional[str] = None
+    probabilities_dtype: str = "uint8"
+    evidence: Optional[str] = None
+    record: Optional[str] = None
+    extent: Union[list[float], str, None] = None
+    extent_crs: Optional[str] = None
+    crs: Optional[str] = None
+    resolution: Optional[float] = None
+    reference: Optional[str] = None
+    area: Optional[str] = None
+    tile: Optional[list[int]] = None
+    overlap: Optional[int] = None
+    batch_size: Optional[int] = None
+    device: str = "auto"
+    precision: str = "auto"
+    overwrite: bool = False
+    resume: bool = True
+
+    kind: typing.ClassVar[str] = "segment"
+
+    def outputs(self) -> dict[str, str]:
+        """Return the rasters that this job writes, by kind: classes, confidence, probabilities, evidence."""
+        named = {
+            "classes": self.output,
+            "confidence": self.confidence,
+            "probabilities": self.probabilities,
+            "evidence": self.evidence,
+        }
+        return {kind: path for kind, path in named.items() if path}
+
+    def record_path(self) -> str:
+        """Return where the run record goes: as asked, else beside the class map."""
+        return self.record or self.output + ".json"
+
+    def check(self) -> None:
+        """Raise UsageError for values that no scene and no checkpoint could make right."""
+        if not self.modalities:
+            raise UsageError(
+                "no-modality", "No modality was given.", "Bind a raster to at least one modality of the checkpoint."
+            )
+        _check_choice("probabilities_dtype", self.probabilities_dtype, PROBABILITY_TYPES)
+        _check_choice("precision", self.precision, PRECISIONS)
+        _check_device(self.device)
+        if isinstance(self.extent, str):
+            _check_choice("extent", self.extent, ("union", "intersection"))
+        elif self.extent is not None:
+            _check_extent(self.extent)
+        if self.resolution is not None and not self.resolution > 0:
+            raise UsageError("bad-value", f"resolution is {self.resolution}.", "Give a pixel size above 0.")
+        if self.tile is not None and (len(self.tile) != 2 or min(self.tile) < 1):
+            raise UsageError("bad-value", f"tile is {self.tile}.", "Give one side, or rows and columns, in pixels.")
+        for name in ("overlap", "batch_size"):
+            value, least = getattr(self, name), 0 if name == "overlap" else 1
+            if value is not None and value < least:
+                raise UsageError("bad-value", f"{name} is {value}.", f"Give a whole number of at least {least}.")
+        if self.overlap is not None and self.tile is not None and 2 * self.overlap > min(self.tile):
+            raise UsageError(
+                "bad-value",
+                f"overlap is {self.overlap} pixels, more than half the tile of {self.tile[0]} x {self.tile[1]}.",
+                "Give a smaller overlap or a larger tile.",
+            )
+
+
+@dataclass
+class TrainJob:
+    """Train a model from scratch on the scenes of a manifest: the request behind `lacuna train`."""
+
+    manifest: str
+    architecture: str
+    output: str
+    config: Optional[str] = None
+    encoder: Optional[str] = None
+    encoder_weights: Optional[str] = None
+    preset: str = "default"
+    seed: int = 0
+    epochs: Optional[int] = None
+    device: str = "auto"
+    overwrite: bool = False
+    resume: bool = True
+
+    kind: typing.ClassVar[str] = "train"
+
+    def check(self) -> None:
+        """Raise UsageError for values that no manifest could make right."""
+        _check_choice("preset", self.preset, PRESETS)
+        _check_device(self.device)
+        if self.epochs is not None and self.epochs < 1:
+            raise UsageError("bad-value", f"epochs is {self.epochs}.", "Give a whole number of at least 1.")
+
+
+Job = Union[SegmentJob, TrainJob]
+KINDS: dict[str, type] = {job.kind: job for job in (SegmentJob, TrainJob)}
+
+
+def to_json(job: Job) -> str:
+    """Return `job` as one line of JSON."""
+    return json.dumps({"job": job.kind, **asdict(job)})
+
+
+def from_json(text: str) -> Job:
+    """Return the job that `text` holds.
+
+    Raises:
+        UsageError: it is no JSON, names no known job, lacks a field, has one too many or one of the wrong type.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as problem:
+        raise UsageError("bad-job", f"The job is not JSON: {problem}.", "Send one JSON object on one line.") from None
+    if not isinstance(values, dict) or values.get("job") not in KINDS:
+        found = values.get("job") if isinstance(values, dict) else type(values).__name__
+        raise UsageError("bad-job", f"The job is of kind {found!r}.", f"Known kinds: {', '.join(KINDS)}.")
+    kind = values.pop("job")
+    job = _build(KINDS[kind], values, kind)
+    job.check()
+    return job
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    """Return a `cls` made of the JSON object `values`, every field checked against its annotation."""
+    if not isinstance(values, dict):
+        raise UsageError("bad-job", f"{where} is {values!r}.", "A JSON object was expected.")
+    hints = typing.get_type_hints(cls)
+    known = {item.name: item for item in fields(cls)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise UsageError("bad-job", f"{where} has unknown fields: {', '.join(unknown)}.", f"Known: {', '.join(known)}.")
+    missing = [name for name, item in known.items() if _is_required(item) and name not in values]
+    if missing:
+        raise UsageError("bad-job", f"{where} lacks {', '.join(missing)}.", "Give these fields.")
+    return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _is_required(item: Any) -> bool:
+    """Return whether a dataclass field has no default."""
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Return the JSON `value` as the type `hint`, or raise UsageError naming the field."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Union:
+        return _convert_union(arguments, value, where)
+    if origin is list and isinstance(value, (list, tuple)):
+        return [_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if origin is dict and isinstance(value, dict):
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is SourceSpec:
+        return _build(SourceSpec, value, where)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    if hint is type(None) and value is None:
+        return None
+    raise UsageError("bad-job", f"{where} is {value!r}.", f"Expected {getattr(hint, '__name__', hint)}.")
+
+
+def _convert_union(arguments: tuple, value: Any, where: str) -> Any:
+    """Return `value` as the first type of a union that takes it."""
+    for argument in arguments:
+        try:
+            return _convert(argument, value, where)
+        except UsageError:
+            continue
+    names = " or ".join(str(getattr(argument, "__name__", argument)) for argument in arguments)
+    raise UsageError("bad-job", f"{where} is {value!r}.", f"Expected {names}.")
+
+
+def _check_choice(name: str, value: str, choices: tuple) -> None:
+    if value not in choices:
+        raise UsageError("bad-value", f"{name} is {value!r}.", f"Choose one of {', '.join(choices)}.")
+
+
+def _check_device(value: str) -> None:
+    if value not in ("auto", "cpu", "cuda") and not (value.startswith("cuda:") and value[5:].isdigit()):
+        raise UsageError("bad-value", f"device is {value!r}.", f"Choose {DEVICES}.")
+
+
+def _check_extent(extent: list) -> None:
+    if len(extent) != 4 or not (extent[0] < extent[2] and extent[1] < extent[3]):
+        raise UsageError("bad-value", f"extent is {extent}.", "Give xmin, ymin, xmax, ymax with xmin < xmax, ymin < ymax.")
