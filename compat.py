@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Names that moved between QGIS 3.22 and 4, each in one place; and the translation of the interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qgis.core import Qgis, QgsRasterFileWriter
+from qgis.PyQt.QtCore import QCoreApplication
+
+# Since 3.30 the result of writing a raster is an enumeration of Qgis; before it belonged to the writer.
+RASTER_WRITTEN: Any = (
+    Qgis.RasterFileWriterResult.Success
+    if hasattr(Qgis, "RasterFileWriterResult")
+    else QgsRasterFileWriter.WriterError.NoError
+)
+
+
+def tr(text: str) -> str:
+    """Return `text` in the language of the interface."""
+    return QCoreApplication.translate("Lacuna", text)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the tests inside QGIS share: the checkout as `lacuna`, whatever its folder is called, and small engines."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+_links = tempfile.TemporaryDirectory(prefix="lacuna-tests-")
+(Path(_links.name) / "lacuna").symlink_to(CHECKOUT, target_is_directory=True)
+sys.path.insert(0, _links.name)
+
+SAMPLE = CHECKOUT / "resources" / "sample"
+CHECKPOINT = CHECKOUT / "resources" / "checkpoints" / "landcover-s2-s1-dem.safetensors"
+ENGINE_PYTHON = CHECKOUT / ".venv" / "bin" / "python"
+
+
+@pytest.fixture
+def plugins_folder() -> Path:
+    """Return a folder of plugins that holds the checkout as `lacuna`."""
+    return Path(_links.name)
+
+
+@pytest.fixture(autouse=True)
+def clean_settings(monkeypatch, qgis_app):
+    """Start every test without settings of Lacuna and without a variable that names an interpreter."""
+    from qgis.core import QgsSettings
+
+    monkeypatch.delenv("LACUNA_PYTHON", raising=False)
+    QgsSettings().remove("lacuna")
+    yield
+    QgsSettings().remove("lacuna")
+
+
+@pytest.fixture
+def engine_python(monkeypatch) -> str:
+    """Name the interpreter of the engine's own environment, as a developer's checkout has it."""
+    python = os.environ.get("LACUNA_TEST_PYTHON", str(ENGINE_PYTHON))
+    if not Path(python).exists():
+        pytest.fail(f"{python} does not exist: run `make setup`")
+    monkeypatch.setenv("LACUNA_PYTHON", python)
+    return python
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Return a job whose outputs lie in a temporary folder; for engines that only speak the protocol."""
+    from lacuna.engine.jobs import SegmentJob, SourceSpec
+
+    return SegmentJob(
+        checkpoint="c.safetensors",
+        modalities={"optical": SourceSpec("s2.tif")},
+        output=str(tmp_path / "classes.tif"),
+        confidence=str(tmp_path / "confidence.tif"),
+    )
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """Return a function that writes a small engine, a real process that speaks the protocol, and how to start it."""
+
+    def write(body: str) -> list[str]:
+        script = tmp_path / "engine.py"
+        script.write_text(
+            "import json, os, signal, sys, time\n"
+            "from pathlib import Path\n"
+            "def say(**event): print(json.dumps(event), flush=True)\n"
+            "job = json.loads(sys.stdin.readline())\n" + body
+        )
+        return [str(script)]
+
+    return write
