@@ -1,2 +1,44 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Encoders: feature pyramids for the architectures, in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import bad_config, checked
+from .base import Encoder, StemMode
+from .pvt_v2 import VARIANTS, PvtV2
+from .resnet import RESNETS, ResNet, SmallResNet
+
+_ENCODERS: dict[str, tuple[type[Encoder], Any]] = {
+    "resnet_small": (SmallResNet, None),
+    **{name: (ResNet, variant) for name, variant in RESNETS.items()},
+    **{name: (PvtV2, variant) for name, variant in VARIANTS.items()},
+}
+
+
+def encoders() -> list[str]:
+    """Return the names of all encoders."""
+    return list(_ENCODERS)
+
+
+def build_encoder(
+    name: str, inputs: int | Mapping[str, int], stem: StemMode = "auto", options: Mapping[str, Any] | None = None
+) -> Encoder:
+    """Return a new encoder, its weights drawn from torch's global generator.
+
+    Args:
+        name: one of `encoders()`.
+        inputs: number of channels by modality, or of the only input.
+        stem: how modalities share stems (`base.plan_stems`).
+        options: the encoder's own settings, such as `{"stem_stride": 1}` for a ResNet.
+
+    Raises:
+        LacunaError: `bad-config` for an unknown encoder, an unknown option or a bad value.
+    """
+    if name not in _ENCODERS:
+        raise bad_config(f"encoder {name!r}", "is not known", f"Known are {', '.join(_ENCODERS)}.")
+    kind, variant = _ENCODERS[name]
+    domains = {"image": inputs} if isinstance(inputs, int) else inputs
+    return kind(domains, stem, variant, checked(kind.Options, options or {}, f"encoder {name}"))

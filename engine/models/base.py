@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The contract of every architecture: what goes in, what comes out, and the settings that it is trained with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import LacunaError
+
+IGNORE = -1
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How an architecture is trained under a preset. AdamW; linear warm-up, then polynomial decay, both by iteration.
+
+    Attributes:
+        lr: learning rate after the warm-up.
+        encoder_lr_factor: the encoder's learning rate as a multiple of `lr` (below 1 for encoders that come trained).
+        weight_decay: decoupled weight decay; never on parameters of one dimension (norms, biases).
+        betas: exponential decay rates of AdamW's moments.
+        eps: AdamW's epsilon.
+        epochs: passes over the training crops.
+        warmup_epochs: how many of them warm up.
+        warmup_ratio: share of `lr` that the warm-up starts from.
+        poly_power: exponent of the decay, lr * (1 - t / T) ** poly_power.
+        batch: crops in one step; memory grows with it.
+        crop: side of a training crop, in pixels of the reference grid.
+        clip: largest norm of the gradient, or None.
+    """
+
+    lr: float
+    weight_decay: float
+    epochs: int
+    warmup_epochs: int
+    batch: int
+    crop: int
+    warmup_ratio: float = 0.1
+    poly_power: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    encoder_lr_factor: float = 1.0
+    clip: float | None = None
+
+
+class SegmentationModel(nn.Module, ABC):
+    """An architecture over a fixed list of modalities, of which any non-empty subset may be given.
+
+    Images of modalities that are absent are left out of the mapping: they reach no layer. The images may each be on a
+    grid of their own, as long as all show the same extent; the result is on the reference grid. Sizes are free:
+    padding to the stride of the network, and its removal, happen inside.
+
+    Args:
+        modalities: number of channels of each modality by name, in the card's order.
+        classes: number of classes K.
+        config: the architecture's own settings.
+
+    Attributes:
+        output_stride: stride of the coarsest features; origins of tiles are multiples of it.
+        margin: pixels at the border of a tile that lack context and should lie in the overlap.
+    """
+
+    architecture: ClassVar[str] = ""
+    Config: ClassVar[type] = type(None)
+
+    output_stride: int
+    margin: int
+
+    def __init__(self, modalities: Mapping[str, int], classes: int, config: Any) -> None:
+        super().__init__()
+        self.modalities = dict(modalities)
+        self.classes = classes
+        self.model_config = config
+
+    @abstractmethod
+    def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
+        """Return the logits.
+
+        Args:
+            images: float (B, C, h, w) of each modality that is present.
+            size: (H, W) of the reference grid; default: that of the image with most pixels.
+
+        Returns:
+            Logits (B, K, H, W).
+        """
+
+    @abstractmethod
+    def latent(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
+        """Return the fused latent map (B, D, h, w) that the scenario of `images` leads to."""
+
+    @abstractmethod
+    def losses(
+        self,
+        images: Mapping[str, Tensor],
+        target: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        class_weights: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the training objective and its parts.
+
+        Args:
+            images: float (B, C, h, w) of each modality that is present.
+            target: int64 (B, H, W) on the reference grid: class index, or -1 where nothing is known.
+            generator: source of the objective's own draws, on the CPU; default: torch's global one.
+            class_weights: float (K), or None for equal weights.
+
+        Returns:
+            Scalars by name; `total` is the one to minimise.
+        """
+
+    @classmethod
+    @abstractmethod
+    def settings(cls, preset: str = "default") -> TrainingSettings:
+        """Return the training settings of `preset` (`default` or `paper`)."""
+
+    @classmethod
+    @abstractmethod
+    def preset_config(cls, preset: str = "default") -> dict[str, Any]:
+        """Return the configuration values that `preset` sets; those of a user override them."""
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration as JSON values, from which `registry.build` makes the same network."""
+        return asdict(self.model_config)
+
+    def load_encoder(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy published encoder `weights` into the model's encoder.
+
+        Raises:
+            LacunaError: `bad-encoder-weights` where they do not fit it.
+        """
+        raise LacunaError(
+            "bad-encoder-weights",
+            f"Architecture {self.architecture} takes no encoder weights.",
+            "Leave out --encoder-weights.",
+        )
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that `load_encoder` may set, for a learning rate of their own."""
+        return []
+
+    def present(self, images: Mapping[str, Tensor]) -> list[str]:
+        """Return the names of the modalities in `images`, in the model's order.
+
+        Raises:
+            LacunaError: `bad-input` for none at all, an unknown name, a wrong shape or different batch sizes.
+        """
+        unknown = [name for name in images if name not in self.modalities]
+        if unknown or not images:
+            found = f"an unknown modality {unknown[0]!r}" if unknown else "no modality at all"
+            raise _bad_input(f"The model was given {found}.", f"It knows {', '.join(self.modalities)}.")
+        batch = next(iter(images.values())).shape[0]
+        for name, image in images.items():
+            wanted = (batch, self.modalities[name])
+            if image.ndim != 4 or tuple(image.shape[:2]) != wanted or 0 in image.shape:
+                raise _bad_input(
+                    f"Modality {name} was given as {tuple(image.shape)}.",
+                    f"Expected ({wanted[0]}, {wanted[1]}, height, width).",
+                )
+        return [name for name in self.modalities if name in images]
+
+
+def reference_size(images: Mapping[str, Tensor], size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return `size`, or where it is None the (height, width) of the image with most pixels, the first among equals."""
+    if size is not None:
+        return int(size[0]), int(size[1])
+    largest = max(images.values(), key=lambda image: image.shape[-2] * image.shape[-1])
+    return int(largest.shape[-2]), int(largest.shape[-1])
+
+
+def _bad_input(text: str, hint: str) -> LacunaError:
+    return LacunaError("bad-input", text, hint)
