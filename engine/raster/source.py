@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A source: the raster bound to a modality, read in windows of its own pixels with the validity of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..checkpoint.card import Modality
+from ..errors import LacunaError
+from ..events import Reporter, silent
+from ..jobs import SourceSpec
+from .bands import match_bands
+from .mapping import PixelMap
+from .native import RasterFile
+from .resample import resample
+
+_SAMPLE_WINDOWS = 8
+_SAMPLE_SIDE = 32
+_SCAN_SIDE = 1024
+
+
+class Source:
+    """The raster bound to a modality.
+
+    A pixel is valid where all its used bands are finite and not nodata, and neither a mask of the file, its alpha band
+    nor the mask given with it (non-zero is invalid; any grid, by its nearest pixel) says otherwise. The nodata value is
+    that of `spec`, else those of the file, else that of the modality.
+
+    Args:
+        modality: what the raster stands for.
+        spec: the raster, and how to read it.
+        reporter: told how bands were matched, and of what looks wrong.
+        what: what the raster is to the job, for messages; default `modality NAME`.
+
+    Attributes:
+        bands: the 1-based number of each of the modality's bands.
+        nodata: the nodata value of each of them, or None.
+        grid: of the raster; `height` and `width` are its size, `count` is the number of used bands.
+
+    Raises:
+        LacunaError: the raster or its mask cannot be read, has no CRS, or lacks bands.
+    """
+
+    def __init__(
+        self, modality: Modality, spec: SourceSpec, reporter: Reporter | None = None, what: str | None = None
+    ) -> None:
+        reporter = reporter or silent()
+        self.modality = modality
+        self.path = spec.path
+        self.mask_path = spec.mask
+        self._file = RasterFile(spec.path, what or f"modality {modality.name}")
+        self._mask: Source | None = None
+        try:
+            self.bands = match_bands(self._file, modality, spec.bands, reporter)
+            self.nodata = self._choose_nodata(spec.nodata, reporter)
+            self.grid = self._file.grid
+            self.height, self.width, self.count = self.grid.height, self.grid.width, len(self.bands)
+            if spec.mask is not None:
+                self._open_mask(spec.mask, reporter)
+        except LacunaError:
+            self.close()
+            raise
+
+    def __str__(self) -> str:
+        return str(self._file)
+
+    def read(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a window of its own pixels, which may stick out of it.
+
+        Returns:
+            values float32 (bands, height, width), 0 where invalid; validity bool (height, width), False outside.
+        """
+        values, valid = np.zeros((self.count, height, width), np.float32), np.zeros((height, width), bool)
+        top, bottom = max(row, 0), min(row + height, self.height)
+        left, right = max(col, 0), min(col + width, self.width)
+        if top < bottom and left < right:
+            inside = slice(top - row, bottom - row), slice(left - col, right - col)
+            values[(slice(None), *inside)], valid[inside] = self._read_inside(top, left, bottom - top, right - left)
+        return values, valid
+
+    def sample(self) -> np.ndarray:
+        """Return values (bands, n) of the valid pixels of 64 small windows spread over the raster."""
+        parts = []
+        for window in self._spread():
+            values, valid = self.read(*window)
+            parts.append(values[:, valid])
+        return np.concatenate(parts, axis=1)
+
+    def has_valid_pixels(self) -> bool:
+        """Return whether any pixel is valid; reads the whole raster only where a sample has found none."""
+        return any(self.read(*window)[1].any() for windows in (self._spread(), self._every()) for window in windows)
+
+    def close(self) -> None:
+        """Close the handles of all threads."""
+        self._file.close()
+        if self._mask is not None:
+            self._mask.close()
+
+    def _read_inside(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return values and validity of a window that lies inside the raster."""
+        valid = np.ones((height, width), bool)
+        own = self._file.read_mask(self.bands, row, col, height, width)
+        if own is not None:
+            valid &= own
+        if self._mask is not None:
+            found, known = resample(self._mask, self._mask_map, "nearest", row, col, height, width)
+            valid &= ~(known & (found[0] != 0))
+        values = np.empty((self.count, height, width), np.float32)
+        for i, band in enumerate(self._file.read(self.bands, row, col, height, width)):
+            valid &= ~_is_nodata(band, self.nodata[i])
+            with np.errstate(over="ignore", invalid="ignore"):
+                values[i] = band
+            valid &= np.isfinite(values[i])
+        values[:, ~valid] = 0
+        return values, valid
+
+    def _choose_nodata(self, asked: float | None, reporter: Reporter) -> list[float | None]:
+        """Return the nodata value of each used band, and say where one cannot occur."""
+        own = [self._file.nodata[band - 1] for band in self.bands]
+        if asked is None and any(value is not None for value in own):
+            return own
+        value = self.modality.nodata if asked is None else asked
+        types = {self._file.dtypes[band - 1] for band in self.bands}
+        if asked is not None and not any(_can_hold(np.dtype(name), asked) for name in types):
+            kinds = ", ".join(sorted(types))
+            reporter.warn(f"{self}: the nodata value {asked:g} cannot occur among its values ({kinds}).")
+        return [value] * len(own)
+
+    def _open_mask(self, path: str, reporter: Reporter) -> None:
+        """Open the raster whose non-zero pixels are invalid."""
+        modality = Modality("mask", ["mask"], resampling="nearest")
+        self._mask = Source(modality, SourceSpec(path, bands=[1]), what=f"mask of {self.modality.name}")
+        if not self.grid.meets(self._mask.grid):
+            reporter.warn(f"{self._mask} does not overlap {self}: it masks nothing.")
+        self._mask_map = PixelMap(self.grid, self._mask.grid)
+
+    def _spread(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield small windows (row, column, height, width) spread evenly over the raster."""
+        high, wide = min(_SAMPLE_SIDE, self.height), min(_SAMPLE_SIDE, self.width)
+        rows = np.unique(np.linspace(0, self.height - high, _SAMPLE_WINDOWS).astype(int))
+        cols = np.unique(np.linspace(0, self.width - wide, _SAMPLE_WINDOWS).astype(int))
+        return ((int(row), int(col), high, wide) for row in rows for col in cols)
+
+    def _every(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield windows (row, column, height, width) that cover the whole raster."""
+        for row in range(0, self.height, _SCAN_SIDE):
+            for col in range(0, self.width, _SCAN_SIDE):
+                yield row, col, min(_SCAN_SIDE, self.height - row), min(_SCAN_SIDE, self.width - col)
+
+
+def _can_hold(dtype: np.dtype, value: float) -> bool:
+    """Return whether a pixel of type `dtype` can have `value`."""
+    if dtype.kind == "f":
+        return True
+    limits = np.iinfo(dtype)
+    return bool(np.isfinite(value)) and float(value).is_integer() and limits.min <= value <= limits.max
+
+
+def _is_nodata(values: np.ndarray, nodata: float | None) -> np.ndarray | np.bool_:
+    """Return where `values`, in the type of the file, are `nodata` (NaN is told by being no finite number).
+
+    In a float raster the value as written in text may be off by a few units in the last place.
+    """
+    if nodata is None or not np.isfinite(nodata) or not _can_hold(values.dtype, nodata):
+        return np.False_
+    if values.dtype.kind != "f":
+        return values == values.dtype.type(int(nodata))
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = np.clip(nodata, np.finfo(values.dtype).min, np.finfo(values.dtype).max).astype(values.dtype)
+        return np.abs(values - value) <= 4 * np.spacing(np.abs(value))
