@@ -6,6 +6,12 @@ Runs on Python 3.9 with the standard library alone, since the QGIS side uses it 
 
 from __future__ import annotations
 
+import errno
+import os
+
+# Codes of a full disk: no space left, quota used up; the second is not known everywhere.
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
 
 class LacunaError(Exception):
     """A job that cannot go on, told in words for an analyst.
@@ -38,3 +44,26 @@ class CancelledError(Exception):
     """Someone asked the running job to stop (exit status 130)."""
 
     exit_status = 130
+
+
+def disk_error(problem: OSError, path: str) -> LacunaError:
+    """Return what an analyst is told when reading or writing `path` has failed with `problem`.
+
+    Codes: `disk-full`, `not-permitted`, else `file-error`.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if problem.errno in _FULL or "No space left" in str(problem):
+        text = f"The disk is full: {path} could not be written into {folder}."
+        return LacunaError("disk-full", text, "Free some space there, or choose another folder.")
+    reason = problem.strerror or str(problem)
+    if isinstance(problem, PermissionError):
+        return LacunaError(
+            "not-permitted",
+            f"{path} could not be read or written: {reason}.",
+            f"Check your rights in {folder}, and close any program that holds the file open.",
+        )
+    return LacunaError(
+        "file-error",
+        f"{path} could not be read or written: {reason}.",
+        f"Check that {folder} exists and can be reached.",
+    )

@@ -78,8 +78,10 @@ class Reporter:
             self.emit(message("warning", text))
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Say how far the work is; the time left is estimated from the pace since the first call of this unit."""
-        start, first = self._started.setdefault(unit, (time.monotonic(), done))
+        """Say how far the work is; the time left is estimated from the pace since the unit began."""
+        start, first = self._started.get(unit, (0.0, done + 1))
+        if done < first:  # the first call, or the unit counts from the start again
+            start, first = self._started[unit] = (time.monotonic(), done)
         pace = (time.monotonic() - start) / (done - first) if done > first else None
         self.emit(progress(done, total, unit, None if pace is None else pace * (total - done)))
 

@@ -8,6 +8,7 @@ said in `docs/commands.md`; each field has the name and meaning of the option of
 from __future__ import annotations
 
 import json
+import math
 import typing
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Optional, Union
@@ -24,7 +25,8 @@ PRESETS = ("default", "paper")
 class SourceSpec:
     """A raster bound to a modality.
 
-    `bands` are names or 1-based numbers in the order of the checkpoint's bands, or None to match by name, else by order.
+    `bands` are names or 1-based numbers in the order of the checkpoint's bands, or None to match by name, else by
+    order.
     `mask` is a raster whose non-zero pixels are invalid.
     """
 
@@ -39,7 +41,8 @@ class SegmentJob:
     """Classify a scene: the request behind `lacuna segment`, `lacuna:segment` and the Segment page.
 
     `extent` is (xmin, ymin, xmax, ymax), `union`, `intersection`, or None for that of the reference. `tile` is
-    (rows, columns) in pixels; None for any of `tile`, `overlap`, `batch_size` takes what the card or the device suggests.
+    (rows, columns) in pixels; None for any of `tile`, `overlap`, `batch_size` takes what the card or the device
+    suggests.
     """
 
     checkpoint: str
@@ -76,6 +79,11 @@ class SegmentJob:
         }
         return {kind: path for kind, path in named.items() if path}
 
+    def part_paths(self) -> list[str]:
+        """Return the files or folders in which unfinished work lies; whoever kills the engine removes them."""
+        paths = [*self.outputs().values(), self.record_path()]
+        return [*(path + ".part" for path in paths), self.output + ".part.lock"]
+
     def record_path(self) -> str:
         """Return where the run record goes: as asked, else beside the class map."""
         return self.record or self.output + ".json"
@@ -93,7 +101,7 @@ class SegmentJob:
             _check_choice("extent", self.extent, ("union", "intersection"))
         elif self.extent is not None:
             _check_extent(self.extent)
-        if self.resolution is not None and not self.resolution > 0:
+        if self.resolution is not None and not 0 < self.resolution < math.inf:
             raise UsageError("bad-value", f"resolution is {self.resolution}.", "Give a pixel size above 0.")
         if self.tile is not None and (len(self.tile) != 2 or min(self.tile) < 1):
             raise UsageError("bad-value", f"tile is {self.tile}.", "Give one side, or rows and columns, in pixels.")
@@ -128,6 +136,10 @@ class TrainJob:
 
     kind: typing.ClassVar[str] = "train"
 
+    def part_paths(self) -> list[str]:
+        """Return the files in which unfinished work lies; whoever kills the engine removes them."""
+        return [self.output + ".part"]
+
     def check(self) -> None:
         """Raise UsageError for values that no manifest could make right."""
         _check_choice("preset", self.preset, PRESETS)
@@ -153,10 +165,10 @@ def from_json(text: str) -> Job:
     """
     try:
         values = json.loads(text)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise UsageError("bad-job", f"The job is not JSON: {problem}.", "Send one JSON object on one line.") from None
-    if not isinstance(values, dict) or values.get("job") not in KINDS:
-        found = values.get("job") if isinstance(values, dict) else type(values).__name__
+    found = values.get("job") if isinstance(values, dict) else type(values).__name__
+    if not isinstance(values, dict) or not isinstance(found, str) or found not in KINDS:
         raise UsageError("bad-job", f"The job is of kind {found!r}.", f"Known kinds: {', '.join(KINDS)}.")
     kind = values.pop("job")
     job = _build(KINDS[kind], values, kind)
@@ -221,10 +233,12 @@ def _check_choice(name: str, value: str, choices: tuple) -> None:
 
 
 def _check_device(value: str) -> None:
-    if value not in ("auto", "cpu", "cuda") and not (value.startswith("cuda:") and value[5:].isdigit()):
+    if value not in ("auto", "cpu", "cuda") and not (value.startswith("cuda:") and value[5:].isdecimal()):
         raise UsageError("bad-value", f"device is {value!r}.", f"Choose {DEVICES}.")
 
 
 def _check_extent(extent: list) -> None:
-    if len(extent) != 4 or not (extent[0] < extent[2] and extent[1] < extent[3]):
-        raise UsageError("bad-value", f"extent is {extent}.", "Give xmin, ymin, xmax, ymax with xmin < xmax, ymin < ymax.")
+    finite = all(math.isfinite(number) for number in extent)
+    if len(extent) != 4 or not finite or not (extent[0] < extent[2] and extent[1] < extent[3]):
+        hint = "Give xmin, ymin, xmax, ymax with xmin < xmax and ymin < ymax."
+        raise UsageError("bad-value", f"extent is {extent}.", hint)

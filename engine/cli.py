@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line: `lacuna segment`, `train`, `describe` and `worker`. See `docs/commands.md`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from . import events, worker
+from .checkpoint.card import read_card
+from .checkpoint.header import sha256
+from .checkpoint.summary import summarise
+from .console import JsonLines, Terminal, abandon, conclude, obey_signals
+from .errors import LacunaError, UsageError, disk_error
+from .events import Reporter
+from .jobs import DEVICES, PRECISIONS, PRESETS, PROBABILITY_TYPES, Job, SegmentJob, SourceSpec, TrainJob
+from .run import run
+from .version import __version__
+
+T = TypeVar("T")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: that of the process) and return the exit status: 0, 1, 2 or 130."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    cancelled = threading.Event()
+    listener = JsonLines(sys.stdout, cancelled) if "--json" in arguments else Terminal(cancelled)
+    # A class name that the terminal's encoding lacks must not end a job.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        options = _parser().parse_args(_join_negative(arguments))
+    except UsageError as problem:
+        listener(events.error(problem))
+        return problem.exit_status
+    except SystemExit as ending:  # --help and --version
+        return int(ending.code or 0)
+    if options.command == "worker":
+        return worker.main()
+    if options.command == "describe":
+        return _describe(options, listener)
+    reporter = Reporter(listener, cancelled)
+    with obey_signals(cancelled):
+        return conclude(lambda: events.result(**run(_checked(options.job(options)), reporter)), reporter)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: one line, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError with argparse's `message`."""
+        raise UsageError("usage", f"{message[:1].upper()}{message[1:]}.", f"See: {self.prog} --help")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="lacuna",
+        description="Classify a scene from several rasters at once; any of them may be missing.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"lacuna {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_segment(commands.add_parser("segment", help="classify a scene", allow_abbrev=False))
+    _add_train(commands.add_parser("train", help="train a model on the scenes of a manifest", allow_abbrev=False))
+    described = commands.add_parser("describe", help="say what a checkpoint is", allow_abbrev=False)
+    described.add_argument("checkpoint", metavar="CHECKPOINT", type=_path)
+    described.add_argument("--json", action="store_true", help="print the card as one line of JSON")
+    commands.add_parser(
+        "worker",
+        help="run one job, given as a line of JSON on standard input; events go to standard output",
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def _add_segment(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=_segment_job)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=_path, metavar="C", help="the model")
+    _add_repeated(parser, "--modality", "NAME=F", "bind a raster to a modality of the checkpoint")
+    _add_repeated(parser, "--bands", "NAME=B,...", "its bands, numbers from 1 or names, in the checkpoint's order")
+    _add_repeated(parser, "--nodata", "NAME=V", "the value that means no data")
+    _add_repeated(parser, "--mask", "NAME=F", "a raster whose non-zero pixels are invalid, such as clouds")
+    outputs = parser.add_argument_group("outputs")
+    outputs.add_argument("--output", required=True, type=_path, metavar="F", help="the map of classes, a GeoTIFF")
+    outputs.add_argument("--confidence", type=_path, metavar="F", help="per cent, of the class that won")
+    outputs.add_argument("--probabilities", type=_path, metavar="F", help="one band for each class")
+    outputs.add_argument("--probabilities-dtype", choices=PROBABILITY_TYPES, default="uint8", help="default: uint8")
+    outputs.add_argument("--evidence", type=_path, metavar="F", help="the modalities used at each pixel")
+    outputs.add_argument("--record", type=_path, metavar="F", help="run record; default: OUTPUT.json")
+    outputs.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    grid = parser.add_argument_group("grid; default: that of the checkpoint's reference modality")
+    grid.add_argument("--extent", type=_extent, metavar="XMIN,YMIN,XMAX,YMAX|union|intersection")
+    grid.add_argument("--extent-crs", metavar="CRS", help="of the numbers of --extent; default: that of the output")
+    grid.add_argument("--crs", metavar="CRS", help="of the output, such as EPSG:32722")
+    grid.add_argument("--resolution", type=float, metavar="R", help="pixel size, in units of the output's CRS")
+    grid.add_argument("--reference", metavar="NAME", help="the modality whose grid the output follows")
+    grid.add_argument("--area", type=_path, metavar="F", help="polygons; the rest becomes nodata")
+    compute = parser.add_argument_group("computation")
+    compute.add_argument("--tile", type=_tile, metavar="N|H,W", help="in pixels; default: the checkpoint's")
+    compute.add_argument("--overlap", type=int, metavar="N", help="of tiles, in pixels; default: from the checkpoint")
+    compute.add_argument("--batch-size", type=int, metavar="N", help="tiles computed at once; memory grows with it")
+    compute.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    compute.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
+    _add_common(compute)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=_train_job)
+    add = parser.add_argument
+    add("manifest", metavar="MANIFEST", type=_path, help="the scenes, modalities and classes (TOML)")
+    add("--architecture", required=True, metavar="A", help="such as sgma")
+    add("--output", required=True, type=_path, metavar="C", help="the checkpoint, a .safetensors file")
+    add("--config", type=_path, metavar="F", help="settings of the architecture (TOML)")
+    add("--encoder", metavar="NAME", help="such as small or pvt_v2_b0")
+    add("--encoder-weights", type=_path, metavar="F", help="an encoder file to start from")
+    add("--preset", choices=PRESETS, default="default", help="settings of training; default: default")
+    add("--seed", type=int, default=0, metavar="N", help="default: 0")
+    add("--epochs", type=int, metavar="N", help="default: the preset's")
+    add("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    add("--overwrite", action="store_true", help="replace a checkpoint that exists")
+    _add_common(parser)
+
+
+def _add_common(parser: Any) -> None:
+    parser.add_argument("--no-resume", dest="resume", action="store_false", help="do not take up an unfinished run")
+    parser.add_argument("--json", action="store_true", help="write events as lines of JSON, the result last")
+
+
+def _add_repeated(parser: argparse.ArgumentParser, option: str, metavar: str, text: str) -> None:
+    parser.add_argument(option, action="append", default=[], type=_pair, metavar=metavar, help=f"{text}; repeatable")
+
+
+def _segment_job(options: argparse.Namespace) -> SegmentJob:
+    """Return the job that the options of `segment` ask for."""
+    paths = _named("--modality", options.modality, _path)
+    extras = {
+        "bands": _named("--bands", options.bands, _bands),
+        "nodata": _named("--nodata", options.nodata, float),
+        "mask": _named("--mask", options.mask, _path),
+    }
+    for option, values in extras.items():
+        stray = [name for name in values if name not in paths]
+        if stray:
+            given = ", ".join(paths) or "none"
+            raise UsageError(
+                "usage",
+                f"--{option} names {', '.join(stray)}, which no --modality gives.",
+                f"Modalities given: {given}.",
+            )
+    sources = {
+        name: SourceSpec(path, **{option: values.get(name) for option, values in extras.items()})
+        for name, path in paths.items()
+    }
+    chosen = {key: value for key, value in vars(options).items() if key not in ("command", "job", "json", "modality")}
+    return SegmentJob(modalities=sources, **{key: value for key, value in chosen.items() if key not in extras})
+
+
+def _train_job(options: argparse.Namespace) -> TrainJob:
+    """Return the job that the options of `train` ask for."""
+    return TrainJob(**{key: value for key, value in vars(options).items() if key not in ("command", "job", "json")})
+
+
+def _checked(job: Job) -> Job:
+    """Return `job`, checked; the check for no modality is left to the card, which names those that it knows."""
+    if not isinstance(job, SegmentJob) or job.modalities:
+        job.check()
+    return job
+
+
+def _describe(options: argparse.Namespace, listener: Callable[[events.Event], None]) -> int:
+    """Print the card of a checkpoint."""
+    try:
+        card = read_card(options.checkpoint)
+        try:
+            checksum = sha256(options.checkpoint)
+        except OSError as problem:
+            raise disk_error(problem, options.checkpoint) from None
+    except LacunaError as problem:
+        listener(events.error(problem))
+        return problem.exit_status
+    text = summarise(card, options.checkpoint, checksum)
+    try:
+        print(json.dumps({**card.to_dict(), "sha256": checksum}) if options.json else text, flush=True)
+    except BrokenPipeError:
+        abandon(sys.stdout)
+    return 0
+
+
+def _named(option: str, pairs: Iterable[tuple[str, str]], convert: Callable[[str], T]) -> dict[str, T]:
+    """Return the values of a repeated `option` by name."""
+    values: dict[str, T] = {}
+    for name, text in pairs:
+        if name in values:
+            raise UsageError("usage", f"{option} gives {name} twice.", "Give each modality once.")
+        try:
+            values[name] = convert(text)
+        except (ValueError, argparse.ArgumentTypeError) as problem:
+            found = f"{option} {name}={text} cannot be read: {problem}."
+            raise UsageError("usage", found, "Check the value.") from None
+    return values
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    return name, value
+
+
+def _path(text: str) -> str:
+    # A shell leaves the ~ of NAME=~/file as it is.
+    return os.path.expanduser(text)
+
+
+def _bands(text: str) -> list[int | str]:
+    bands = [band.strip() for band in text.split(",")]
+    if not all(bands):
+        raise argparse.ArgumentTypeError("a band between two commas is empty")
+    return [int(band) if band.isascii() and band.isdigit() else band for band in bands]
+
+
+def _extent(text: str) -> list[float] | str:
+    if text in ("union", "intersection"):
+        return text
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither union, intersection nor XMIN,YMIN,XMAX,YMAX")
+    return numbers
+
+
+def _tile(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one side nor rows,columns, in pixels")
+    return sizes * 2 if len(sizes) == 1 else sizes
+
+
+def _join_negative(arguments: Sequence[str]) -> list[str]:
+    """Return `arguments` with `--extent -1,0,2,3` as `--extent=-1,0,2,3`: argparse would take -1,... for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--extent" and re.match(r"-[\d.]", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
