@@ -2,26 +2,29 @@
 # The commands of a developer. On a fresh Debian 12 `make demo` and `make test` install what they need; see CONTRIBUTING.md.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engine test-plugin test-quick lint checkpoint package clean engine qgis
+.PHONY: help demo test test-engine test-plugin test-quick lint checkpoint package clean setup engine qgis
 
 PYTHON := .venv/bin/python
-QGIS_TEST := QT_QPA_PLATFORM=offscreen .venv-qgis/bin/python -m pytest
+QGIS_TEST := QT_QPA_PLATFORM=offscreen .venv-qgis/bin/pytest
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
-demo: engine qgis ## classify the sample scene inside QGIS, four times; maps and a picture go to demo-output/
+setup: ## install what is missing, and do no more
+	@tools/setup.sh engine qgis-tests
+
+demo: qgis ## classify the sample scene inside QGIS, four times; maps and a picture go to demo-output/
 	@$(PYTHON) tools/demo.py
 
-test: test-engine test-plugin lint ## run every test and check
+test: setup test-engine test-plugin lint ## run every test and check
 
 test-engine: engine ## run the engine's tests and those of the zip (no QGIS needed)
 	$(PYTHON) -m pytest tests/engine tests/test_package.py
 
-test-plugin: engine qgis ## run the plugin's tests inside QGIS, without a screen
+test-plugin: setup ## run the plugin's tests inside QGIS, without a screen
 	$(QGIS_TEST) tests/plugin
 
-test-quick: engine qgis ## run the tests that take less than ten seconds each
+test-quick: setup ## run the tests that take less than ten seconds each
 	$(PYTHON) -m pytest -m "not slow" tests/engine tests/test_package.py
 	$(QGIS_TEST) -m "not slow" tests/plugin
 
@@ -42,4 +45,4 @@ engine:
 	@tools/setup.sh engine
 
 qgis:
-	@tools/setup.sh qgis
+	@tools/setup.sh engine qgis

@@ -1,7 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Prepare this checkout: `tools/setup.sh engine` makes .venv (torch, no QGIS); `tools/setup.sh qgis` installs QGIS from
-# Debian's packages and makes .venv-qgis (QGIS's own Python plus pytest). Both return at once when nothing has changed.
+# Prepare this checkout. Arguments, one or more:
+#   engine       makes .venv: torch and the engine, no QGIS
+#   qgis         installs QGIS from Debian's packages
+#   qgis-tests   the same, and makes .venv-qgis: QGIS's own Python with pytest
+# What is already there is left as it is.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -94,24 +97,34 @@ fill_engine() {
 
 fill_qgis() { pip_install "$1" pytest pytest-qgis pytest-qt pytest-timeout; }
 
-need_python() {
-    need_packages python3 python3-venv
+check_python() {
     [ -x "$python" ] || die "$python is missing." "Install Python 3.10 or later with its venv module there."
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         die "$python is $("$python" -V); the engine needs Python 3.10 or later." "Use Debian 12, Ubuntu 22.04 or later."
 }
 
-case ${1-} in
-    engine)
-        need_python
-        need_environment .venv fill_engine
-        ;;
-    qgis)
-        need_python
-        need_packages qgis python3-qgis qgis-providers
-        "$python" -c 'import qgis.core' ||
-            die "$python cannot import qgis." "Install QGIS 3.22 or later with its Python bindings."
-        need_environment .venv-qgis fill_qgis --system-site-packages
-        ;;
-    *) die "say what to prepare: tools/setup.sh engine, or tools/setup.sh qgis" ;;
-esac
+check_qgis() {
+    "$python" -c 'import qgis.core' 2>/dev/null ||
+        die "$python cannot import qgis." "Install QGIS 3.22 or later with its Python bindings."
+}
+
+[ $# -gt 0 ] || die "say what to prepare: engine, qgis or qgis-tests"
+# All packages are asked for at once, so that there is one question for a password and one answer for a person without one.
+packages='python3 python3-venv'
+for part; do
+    case $part in
+        engine) ;;
+        qgis | qgis-tests) packages="$packages qgis python3-qgis qgis-providers" ;;
+        *) die "unknown part $part; known: engine, qgis, qgis-tests" ;;
+    esac
+done
+# shellcheck disable=SC2086  # the list of packages is meant to be split
+need_packages $packages
+check_python
+for part; do
+    case $part in
+        engine) need_environment .venv fill_engine ;;
+        qgis) check_qgis ;;
+        qgis-tests) check_qgis && need_environment .venv-qgis fill_qgis --system-site-packages ;;
+    esac
+done
