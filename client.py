@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import glob
 import json
 import os
 import queue
@@ -22,7 +21,7 @@ from typing import IO, Any, Optional
 
 from .engine.errors import CancelledError, LacunaError
 from .engine.events import parse
-from .engine.jobs import Job, SegmentJob, to_json
+from .engine.jobs import Job, to_json
 from .runtime import NO_WINDOW, PLUGIN_FOLDER, clean_environment
 
 # Seconds after which a cancelled engine is ended by the system, and then without appeal: gone within 3 seconds.
@@ -194,15 +193,13 @@ def explain_status(status: int) -> tuple[str, str]:
 
 
 def remove_parts(job: Job) -> None:
-    """Remove what a job that ended early has left unfinished: `OUTPUT.part*`, files or folders, beside each output."""
-    outputs = [*job.outputs().values(), job.record_path()] if isinstance(job, SegmentJob) else [job.output]
-    for output in outputs:
-        for path in glob.glob(glob.escape(output) + ".part*"):
-            if os.path.isdir(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    os.remove(path)
+    """Remove what a job that ended early has left unfinished beside its outputs."""
+    for path in job.part_paths():
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.remove(path)
 
 
 def _read(stream: IO[bytes], put: Callable[[Optional[str]], None]) -> None:

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What can be said of a job before it runs, from the outlines of its layers alone: grid, cover, number of tiles.
+
+The engine decides; these are the same rules on the few numbers that layers carry, cheap enough for every click.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Optional
+
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransform,
+    QgsCsException,
+    QgsGeometry,
+    QgsMapLayer,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRectangle,
+    QgsUnitTypes,
+)
+
+from ..engine.checkpoint.card import Card
+
+METRES_PER_DEGREE = 111_320.0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """CRS, extent and pixel size of an output."""
+
+    crs: QgsCoordinateReferenceSystem
+    extent: QgsRectangle
+    pixel_x: float
+    pixel_y: float
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return max(1, round(self.extent.width() / self.pixel_x))
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return max(1, round(self.extent.height() / self.pixel_y))
+
+    def cut(self, part: QgsRectangle) -> Optional[Grid]:
+        """Return the part of this grid that covers `part`, snapped outwards to pixels; None if they do not meet."""
+        part = part.intersect(self.extent)
+        if part.isEmpty():
+            return None
+        left, top = self.extent.xMinimum(), self.extent.yMaximum()
+        return Grid(
+            self.crs,
+            QgsRectangle(
+                left + math.floor((part.xMinimum() - left) / self.pixel_x + 1e-6) * self.pixel_x,
+                top - math.ceil((top - part.yMinimum()) / self.pixel_y - 1e-6) * self.pixel_y,
+                left + math.ceil((part.xMaximum() - left) / self.pixel_x - 1e-6) * self.pixel_x,
+                top - math.floor((top - part.yMaximum()) / self.pixel_y + 1e-6) * self.pixel_y,
+            ),
+            self.pixel_x,
+            self.pixel_y,
+        )
+
+    def words(self) -> str:
+        """Return the grid as `10 m, EPSG:32722, 2240 x 2240`."""
+        unit = QgsUnitTypes.toAbbreviatedString(self.crs.mapUnits())
+        pixel = (
+            f"{self.pixel_x:.6g}"
+            if math.isclose(self.pixel_x, self.pixel_y, rel_tol=1e-6)
+            else (f"{self.pixel_x:.6g} x {self.pixel_y:.6g}")
+        )
+        name = self.crs.authid() or self.crs.description()
+        return f"{pixel} {unit}, {name}, {self.width} x {self.height}"
+
+
+def layer_grid(layer: QgsRasterLayer) -> Grid:
+    """Return the grid of a layer."""
+    return Grid(layer.crs(), layer.extent(), layer.rasterUnitsPerPixelX(), layer.rasterUnitsPerPixelY())
+
+
+def reference_grid(card: Card, layers: Mapping[str, QgsRasterLayer]) -> Optional[Grid]:
+    """Return the grid of the card's reference modality if it is bound, else of the finest layer, or None."""
+    if card.reference in layers:
+        return layer_grid(layers[card.reference])
+    grids = [layer_grid(layers[name]) for name in card.names if name in layers]
+    return min(grids, key=_ground_area, default=None)
+
+
+def _ground_area(grid: Grid) -> float:
+    """Return roughly the area of a pixel in square metres."""
+    area = grid.pixel_x * grid.pixel_y
+    return area * METRES_PER_DEGREE**2 if grid.crs.isGeographic() else area
+
+
+def transformed(
+    rectangle: QgsRectangle, source: QgsCoordinateReferenceSystem, target: QgsCoordinateReferenceSystem
+) -> Optional[QgsRectangle]:
+    """Return the bounding box of `rectangle` in another CRS, or None where it has none."""
+    try:
+        return QgsCoordinateTransform(source, target, QgsProject.instance()).transformBoundingBox(rectangle)
+    except QgsCsException:
+        return None
+
+
+def cover(layer: QgsMapLayer, grid: Grid) -> float:
+    """Return the share (0 to 1) of the grid's extent that lies inside the extent of `layer`."""
+    outline = QgsGeometry.fromRect(layer.extent())
+    if layer.crs() != grid.crs:
+        outline = outline.densifyByCount(16)
+        try:
+            outline.transform(QgsCoordinateTransform(layer.crs(), grid.crs, QgsProject.instance()))
+        except QgsCsException:
+            return 0.0
+    whole = QgsGeometry.fromRect(grid.extent)
+    return min(1.0, max(0.0, outline.intersection(whole).area() / whole.area()))
+
+
+def tile_count(grid: Grid, tile: tuple[int, int], overlap: int) -> int:
+    """Return how many tiles of `tile` rows and columns, overlapping by `overlap` pixels, cover the grid."""
+    rows, columns = (
+        1 if length <= side else 1 + math.ceil((length - side) / max(1, side - overlap))
+        for length, side in ((grid.height, tile[0]), (grid.width, tile[1]))
+    )
+    return rows * columns
