@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Turn the configuration of an architecture or an encoder, as cards and TOML files hold it, into a checked dataclass."""
+"""Turn the configuration of an architecture or encoder, as a card or TOML file holds it, into a checked dataclass."""
 
 from __future__ import annotations
 

@@ -66,3 +66,8 @@ class DropPath(nn.Module):
             return x
         kept = torch.rand(x.shape[0], *([1] * (x.ndim - 1)), device=x.device) >= self.rate
         return x * kept / (1.0 - self.rate)
+
+
+def drop_path_rates(last: float, count: int) -> list[float]:
+    """Return the rates of `count` blocks, growing evenly from 0 to `last`."""
+    return [last * index / max(count - 1, 1) for index in range(count)]

@@ -2,8 +2,8 @@
 """SGMA: semantic-guided fusion of whichever modalities are present, and modality-aware sampling in training.
 
 Wen, Liao, Xiao, Wang 2026, "Semantic-Guided Modality-Aware Segmentation for Remote Sensing with Incomplete Multimodal
-Data", https://arxiv.org/abs/2603.02505. No code was published. What the paper leaves open is filled in as the docstrings
-below say; its parameter count (4,790,272 for three modalities, five classes and PVT-v2-b2) fixes most of it.
+Data", https://arxiv.org/abs/2603.02505. No code was published. What the paper leaves open is filled in as the
+docstrings say; its parameter count (4,790,272 for three modalities, five classes and PVT-v2-b2) fixes most of it.
 
 Shapes: B images, M modalities present, K classes, C channels, P = H * W positions of one scale, h heads of d channels.
 """

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import DropPath
+from ..layers import DropPath, drop_path_rates
 from .base import Encoder, StemMode
 
 STRIDES = (4, 8, 16, 32)
@@ -24,7 +23,7 @@ _EPS = 1e-6  # of the norms in and after the blocks; those of patch embedding an
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of table 1 of the paper: channels, blocks and MLP expansion of each stage, and its drop path in training."""
+    """One row of the paper's table 1: channels, blocks and MLP expansion of each stage, and the drop path."""
 
     widths: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
@@ -165,7 +164,7 @@ class PvtV2(Encoder):
         self.out_channels = variant.widths
         self.add_stems()
         last = variant.drop_path if options.drop_path is None else options.drop_path
-        rates = iter(torch.linspace(0, last, sum(variant.depths)).tolist())
+        rates = iter(drop_path_rates(last, sum(variant.depths)))
         self.stages = nn.ModuleList(
             Stage(index, variant, [next(rates) for _ in range(variant.depths[index])]) for index in range(4)
         )

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import ChannelNorm, DomainBatchNorm, DropPath
+from ..layers import ChannelNorm, DomainBatchNorm, DropPath, drop_path_rates
 from .base import Encoder, StemMode
 
 Norm = Callable[[int], nn.Module]
@@ -56,16 +55,22 @@ class SmallOptions:
 
 
 class Shortcut(nn.Module):
-    """Projects the input of a block to the shape of its output."""
+    """Projects the input of a block to the shape of its output.
+
+    The stride is taken by leaving out pixels before the 1 x 1 convolution, not within it: the same numbers, and clear
+    of a fault of oneDNN 3.12 (torch 2.13), whose gradient of a strided 1 x 1 convolution of fewer than 16 channels
+    writes past its buffer. https://github.com/uxlfoundation/oneDNN/issues/6035
+    """
 
     def __init__(self, channels: int, width: int, stride: int, norm: Norm) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, width, 1, stride, bias=False)
+        self.stride = stride
+        self.conv = nn.Conv2d(channels, width, 1, bias=False)
         self.norm = norm(width)
 
     def forward(self, x: Tensor, domain: str) -> Tensor:
         """Return (B, width, h / stride, w / stride) from (B, C, h, w)."""
-        return self.norm(self.conv(x), domain)
+        return self.norm(self.conv(x[..., :: self.stride, :: self.stride]), domain)
 
 
 class BasicBlock(nn.Module):
@@ -218,7 +223,7 @@ class SmallResNet(Encoder):
         self.out_channels = tuple(options.width * factor for factor in (1, 2, 3, 4))
         self.heads = (1, 2, 3, 4)
         self.add_stems()
-        rates = torch.linspace(0, options.drop_path, 4 * options.depth).tolist()
+        rates = drop_path_rates(options.drop_path, 4 * options.depth)
         self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
         channels = options.width
         for index, width in enumerate(self.out_channels):

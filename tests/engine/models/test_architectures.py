@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every architecture must do, whatever it is: any subset, any size, no leak from what is absent.
+
+A new architecture joins by a line in CASES.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from lacuna.engine.checkpoint.card import scenarios
+from lacuna.engine.errors import LacunaError
+from lacuna.engine.models import registry
+from lacuna.engine.models.layers import module_key
+
+TINY = {"width": 8, "depth": 1}
+CASES = {
+    "sgma-small": ("sgma", {"encoder_options": TINY, "head_width": 16}),
+    "sgma-stride-1": ("sgma", {"encoder_options": {**TINY, "stem_stride": 1}, "head_width": 16}),
+    "sgma-pvt": ("sgma", {"encoder": "pvt_v2_b0", "stem": "repeat", "head_width": 16}),
+    "sgma-resnet": ("sgma", {"encoder": "resnet18", "fusion_widths": [16, 16, 24, 24], "head_width": 16}),
+}
+MODALITIES = {"optical": 4, "sar": 2, "dsm": 1, "type": 3}
+CLASSES = 5
+
+
+def make(case, modalities=MODALITIES, **config):
+    name, values = CASES[case]
+    return registry.build(name, {**values, **config}, modalities, CLASSES)
+
+
+def draw(names, size=(64, 64), batch=2):
+    return {name: torch.randn(batch, MODALITIES[name], *size) for name in names}
+
+
+def own_modules(model, name):
+    """Return the modules that serve modality `name` alone."""
+    return {path: module for path, module in model.named_modules() if path.split(".")[-1] == module_key(name)}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return request.param
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_every_subset_gives_logits_on_the_reference_grid(case, count):
+    names = list(MODALITIES)[:count]
+    model = make(case, {name: MODALITIES[name] for name in names}).eval()
+    for available in scenarios(names):
+        with torch.no_grad():
+            logits = model(draw(available, batch=1))
+        assert logits.shape == (1, CLASSES, 64, 64)
+        assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 47), (31, 97), (70, 5)])
+def test_sizes_are_free(case, size):
+    model = make(case).eval()
+    with torch.no_grad():
+        assert model(draw(["optical", "dsm"], size, 1)).shape == (1, CLASSES, *size)
+        latent = model.latent(draw(["optical", "dsm"], size, 1))
+    assert latent.shape[0] == 1 and latent.ndim == 4
+
+
+def test_images_may_be_on_grids_of_their_own(case):
+    model = make(case).eval()
+    images = {"optical": torch.randn(2, 4, 60, 90), "dsm": torch.randn(2, 1, 20, 30), "sar": torch.randn(2, 2, 6, 9)}
+    with torch.no_grad():
+        assert model(images).shape == (2, CLASSES, 60, 90)
+        assert model(images, size=(20, 30)).shape == (2, CLASSES, 20, 30)
+        assert model({"sar": images["sar"]}, size=(60, 90)).shape == (2, CLASSES, 60, 90)
+
+
+def test_an_image_of_a_batch_is_as_alone(case):
+    model = make(case).eval()
+    images = draw(MODALITIES, batch=3)
+    with torch.no_grad():
+        together = model(images)
+        alone = model({name: image[1:2] for name, image in images.items()})
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_the_order_of_the_images_does_not_matter(case):
+    model = make(case).eval()
+    images = draw(MODALITIES)
+    with torch.no_grad():
+        assert torch.equal(model(images), model(dict(reversed(images.items()))))
+
+
+def test_evaluation_is_deterministic_and_leaves_the_model_as_it_is(case):
+    model = make(case).eval()
+    images = draw(MODALITIES)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        assert torch.equal(model(images), model(images))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("absent", MODALITIES)
+def test_layers_of_an_absent_modality_are_not_called(case, absent):
+    model = make(case).eval()
+    modules = own_modules(model, absent)
+    assert modules, f"no module is named after {absent}"
+    called = []
+    for path, module in modules.items():
+        module.register_forward_hook(lambda *_, path=path: called.append(path))
+        for parameter in module.parameters():
+            torch.nn.init.constant_(parameter, float("nan"))
+    with torch.no_grad():
+        logits = model(draw([name for name in MODALITIES if name != absent]))
+    assert not called
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("absent", MODALITIES)
+def test_layers_of_an_absent_modality_get_no_gradient(case, absent):
+    model = make(case).train()
+    images = draw([name for name in MODALITIES if name != absent])
+    model.losses(images, torch.randint(0, CLASSES, (2, 64, 64)))["total"].backward()
+    prefixes = tuple(f"{path}." for path in own_modules(model, absent))
+    reached = [path for path, parameter in model.named_parameters() if parameter.grad is not None]
+    assert reached and not [path for path in reached if path.startswith(prefixes)]
+
+
+def test_gradients_reach_every_parameter(case):
+    model = make(case, sgf_dropout=0.0).train()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        losses = model.losses(draw(MODALITIES), torch.randint(-1, CLASSES, (2, 64, 64)), generator=generator)
+        losses["total"].backward()
+    idle = [path for path, item in model.named_parameters() if item.grad is None or not item.grad.abs().sum() > 0]
+    assert not idle
+
+
+def test_losses_follow_the_generator(case):
+    model = make(case).train()
+    images, target = draw(MODALITIES), torch.randint(0, CLASSES, (2, 64, 64))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def run(seed):
+        torch.manual_seed(1)
+        model.load_state_dict(state)
+        return model.losses(images, target, generator=torch.Generator().manual_seed(seed))["total"].item()
+
+    first = [run(seed) for seed in range(6)]
+    assert first == [run(seed) for seed in range(6)]
+    assert len(set(first)) > 1
+
+
+def test_pixels_without_label_count_for_nothing(case):
+    model = make(case).eval()
+    images, target = draw(MODALITIES), torch.full((2, 64, 64), -1)
+    empty = model.losses(images, target, generator=torch.Generator().manual_seed(0))["total"]
+    assert empty.item() == 0.0
+    empty.backward()
+    target[:, 20:30, 20:30] = 3
+    weights = torch.tensor([1.0, 1.0, 1.0, 7.0, 1.0])
+    plain, weighted = (
+        model.losses(images, target, generator=torch.Generator().manual_seed(0), class_weights=chosen)["total"]
+        for chosen in (None, weights)
+    )
+    torch.testing.assert_close(plain, weighted)
+    assert plain.item() > 0
+
+
+def test_a_configuration_rebuilds_the_model(case):
+    model = make(case).eval()
+    values = json.loads(json.dumps(model.config()))
+    twin = registry.build(model.architecture, values, model.modalities, model.classes).eval()
+    twin.load_state_dict(model.state_dict())
+    images = draw(MODALITIES)
+    assert twin.config() == model.config()
+    with torch.no_grad():
+        assert torch.equal(twin(images), model(images))
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_presets_are_complete(case, preset):
+    kind = registry.architecture(CASES[case][0])
+    settings = kind.settings(preset)
+    assert settings.lr > 0 and settings.epochs > settings.warmup_epochs and settings.crop > 0
+    assert set(kind.preset_config(preset)) <= set(make(case).config())
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        ({}, "no modality"),
+        ({"lidar": torch.zeros(1, 1, 8, 8)}, "'lidar'"),
+        ({"sar": torch.zeros(1, 3, 8, 8)}, "sar was given as (1, 3, 8, 8)"),
+        ({"sar": torch.zeros(2, 8, 8)}, "sar"),
+        ({"sar": torch.zeros(2, 2, 8, 8), "dsm": torch.zeros(1, 1, 8, 8)}, "dsm"),
+        ({"sar": torch.zeros(1, 2, 0, 8)}, "sar"),
+    ],
+)
+def test_wrong_images_are_refused(case, images, found):
+    with pytest.raises(LacunaError) as caught:
+        make(case)(images)
+    assert caught.value.code == "bad-input" and found in caught.value.text and caught.value.hint
