@@ -145,6 +145,11 @@ class Painter:
         """Return where (bool, height x width) a window lies inside any polygon."""
         return self._draw(self._within(row, col, height, width), row, col, height, width)
 
+    def touches(self, row: int, col: int, height: int, width: int) -> bool:
+        """Return whether any polygon meets a window."""
+        box = shapely.box(col, row, col + width, row + height)
+        return bool(shapely.intersects(self._shapes[self._within(row, col, height, width)], box).any())
+
     def classes(self, row: int, col: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the class index (int64, -1 where none) of the pixels of a window, and where classes contradict.
 

@@ -30,6 +30,11 @@ class Axis:
     ramp: int
     edges: tuple[int, ...]
 
+    @property
+    def strips(self) -> tuple[int, ...]:
+        """The edges of strips: strip i, never empty, is known when tiles 0 to i are (cells 2i-1 and 2i)."""
+        return (0, *self.edges[1::2])
+
     def cells(self, index: int) -> range:
         """Return the cells in which tile `index` has weight: the ramp before it, its own, the ramp after it."""
         return range(max(2 * index - 1, 0), min(2 * index + 2, 2 * len(self.origins) - 1))
@@ -78,7 +83,7 @@ def plan_axis(size: int, tile: int, overlap: int, stride: int = 1) -> Axis:
     gaps = -(-last // step)
     origins = (*(i * last // (gaps * stride) * stride for i in range(gaps)), last)
     seams = [(origins[i] + tile + origins[i + 1]) // 2 for i in range(gaps)]
-    half = min([overlap // 4, *_room(size, tile, origins, seams)])
+    half = min([overlap // 4, *_room(size, tile, origins, seams)]) if seams else 0
     edges = [0]
     for seam in seams:
         edges += [seam - half, seam + half]
@@ -89,7 +94,7 @@ def _room(size: int, tile: int, origins: tuple[int, ...], seams: list[int]) -> l
     """Return the half widths that a ramp may have: within its overlap, the scene, and clear of its neighbours."""
     inside = [min(origins[i] + tile - seam, seam - origins[i + 1]) for i, seam in enumerate(seams)]
     between = [(right - left) // 2 for left, right in zip(seams, seams[1:])]
-    borders = [seams[0], size - seams[-1]] if seams else []
+    borders = [seams[0] - 1, size - seams[-1] - 1]
     return [max(room, 0) for room in inside + between + borders]
 
 

@@ -36,6 +36,8 @@ def test_cells_cut_the_axis_without_gaps(case):
     assert axis.edges[0] == 0 and axis.edges[-1] == axis.size
     assert all(a <= b for a, b in zip(axis.edges, axis.edges[1:], strict=False))
     assert len(axis.edges) == 2 * len(axis.origins)
+    assert len(axis.strips) == len(axis.origins) + 1
+    assert all(a < b for a, b in zip(axis.strips, axis.strips[1:], strict=False))
 
 
 @settings(max_examples=400, deadline=None)

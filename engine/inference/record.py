@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The run record: what was asked, what was used and what came out, as JSON beside the class map."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy
+import rasterio
+import torch
+
+from ..checkpoint.card import Card
+from ..jobs import SegmentJob
+from ..raster.grid import Grid
+from ..version import __version__
+
+Tally = Sequence[tuple[int, int, int, float]]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Lacuna, Python and the libraries that decide the result."""
+    return {
+        "lacuna": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "rasterio": rasterio.__version__,
+        "gdal": rasterio.__gdal_version__,
+    }
+
+
+def describe_grid(grid: Grid) -> dict[str, Any]:
+    """Return the grid of the output."""
+    authority = grid.crs.to_authority()
+    return {
+        "crs": ":".join(authority) if authority else grid.crs.to_wkt(),
+        "transform": list(grid.transform)[:6],
+        "width": grid.width,
+        "height": grid.height,
+        "bounds": list(grid.bounds),
+    }
+
+
+def describe_job(job: SegmentJob) -> dict[str, Any]:
+    """Return the request as it was asked."""
+    return asdict(job)
+
+
+def summarise(tally: Tally, card: Card, grid: Grid) -> dict[str, Any]:
+    """Return pixels and area by class and by scenario, and the shares that the analyst must know.
+
+    `share_without` holds for each modality of the card the part of the classified pixels that did without it.
+    """
+    total = sum(pixels for _, _, pixels, _ in tally)
+    whole = grid.width * grid.height
+    return {
+        "pixels": {"scene": whole, "classified": total, "nodata": whole - total},
+        "classes": [
+            {
+                "value": item.value,
+                "name": item.name,
+                "pixels": sum(row[2] for row in tally if row[0] == index),
+                "area_m2": round(sum(row[3] for row in tally if row[0] == index), 3),
+            }
+            for index, item in enumerate(card.classes)
+        ],
+        "scenarios": [_scenario(value, tally, card, total) for value in sorted({row[1] for row in tally})],
+        "share_without": {
+            name: round(sum(row[2] for row in tally if not row[1] >> bit & 1) / total, 6) if total else 0.0
+            for bit, name in enumerate(card.names)
+        },
+    }
+
+
+def _scenario(value: int, tally: Tally, card: Card, total: int) -> dict[str, Any]:
+    """Return what was classified with one set of modalities."""
+    names = tuple(name for bit, name in enumerate(card.names) if value >> bit & 1)
+    rows = [row for row in tally if row[1] == value]
+    pixels = sum(row[2] for row in rows)
+    return {
+        "available": list(names),
+        "evidence": value,
+        "pixels": pixels,
+        "share": round(pixels / total, 6),
+        "area_m2": round(sum(row[3] for row in rows), 3),
+        "expected_miou": card.miou(names),
+        "classes": {card.classes[row[0]].name: row[2] for row in rows},
+    }

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the engine's tests share: rasters made on the spot, two tiny models, and jobs run as the engine runs them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from torch import nn
+
+from lacuna.engine.checkpoint.card import Card
+from lacuna.engine.checkpoint.store import save
+from lacuna.engine.events import Reporter
+from lacuna.engine.inference.pipeline import segment
+from lacuna.engine.jobs import SegmentJob, SourceSpec
+from lacuna.engine.models import registry
+from lacuna.engine.models.base import SegmentationModel, TrainingSettings
+
+TRANSFORM = Affine(10, 0, 500000, 0, -10, 5500000)
+COLORS = ("#0064c8", "#1b7837", "#e08214", "#c51b7d", "#7f7f7f", "#ffff99")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The two cores are better used by whoever else runs; sums then have one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def write_raster(tmp_path):
+    """A function that writes an array (bands, h, w) or (h, w) as a GeoTIFF and returns its path."""
+
+    def write(name, values, transform=TRANSFORM, crs="EPSG:32632", nodata=None, names=None, mask=None, **profile):
+        values = np.atleast_3d(values) if np.ndim(values) == 3 else np.asarray(values)[None]
+        path = Path(tmp_path) / name
+        count, height, width = values.shape
+        profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "nodata": nodata, **profile}
+        with rasterio.open(path, "w", dtype=values.dtype, crs=crs, transform=transform, **profile) as out:
+            out.write(values)
+            if mask is not None:
+                out.write_mask(mask)
+            for index, band in enumerate(names or (), start=1):
+                out.set_band_description(index, band)
+        return str(path)
+
+    return write
+
+
+@dataclass
+class _NoConfig:
+    pass
+
+
+class Identity(SegmentationModel):
+    """Logits copy the input: the first band of the first modality present is the index of the class."""
+
+    Config = _NoConfig
+
+    def __init__(self, modalities, classes, config):
+        super().__init__(modalities, classes, config)
+        self.output_stride, self.margin = 8, 4
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images, size=None):
+        index = images[self.present(images)[0]][:, 0].round().long().clamp(0, self.classes - 1)
+        return 30 * nn.functional.one_hot(index, self.classes).permute(0, 3, 1, 2).float()
+
+    def latent(self, images, size=None):
+        return images[self.present(images)[0]]
+
+    def losses(self, images, target, *, generator=None, class_weights=None):
+        return {"total": self.unused.sum()}
+
+    @classmethod
+    def settings(cls, preset="default"):
+        return TrainingSettings(lr=1e-3, weight_decay=0, epochs=1, warmup_epochs=0, batch=1, crop=16)
+
+    @classmethod
+    def preset_config(cls, preset="default"):
+        return {}
+
+
+@pytest.fixture(autouse=True)
+def identity_architecture(monkeypatch):
+    """The list of architectures is closed; tests open it for one of their own."""
+    monkeypatch.setitem(registry._MODULES, "identity", "base")
+    monkeypatch.setitem(registry._CLASSES, "identity", Identity)
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path):
+    """A function that saves a checkpoint with fixed random weights and returns its path."""
+
+    def make(name="model.safetensors", architecture="identity", modalities=None, classes=6, config=None, **card):
+        values = {
+            "architecture": {"name": architecture, "config": config or {}},
+            "modalities": [
+                {"name": key, "bands": bands, **({} if isinstance(bands, list) else bands)}
+                for key, bands in (modalities or {"index": ["index"]}).items()
+            ],
+            "classes": [
+                {"value": value, "name": f"class {value}", "color": COLORS[value % len(COLORS)]}
+                for value in (range(classes) if isinstance(classes, int) else classes)
+            ],
+            "tile": [64, 64],
+            **card,
+        }
+        card = Card.from_dict(values)
+        channels = {item.name: len(item.bands) for item in card.modalities}
+        torch.manual_seed(0)
+        model = registry.build(architecture, card.architecture["config"], channels, len(card.classes))
+        card.architecture["config"] = model.config()
+        card.stride, card.margin = model.output_stride, min(model.margin, 16)
+        path = Path(tmp_path) / name
+        save(str(path), model, card)
+        return str(path)
+
+    return make
+
+
+@dataclass
+class Run:
+    """What a job gave: its result and what it said."""
+
+    result: dict
+    events: list
+    warnings: list
+
+    @property
+    def record(self):
+        return json.loads(Path(self.result["record"]).read_text())
+
+    def texts(self, level):
+        return [event["text"] for event in self.events if event["event"] == "message" and event["level"] == level]
+
+
+@dataclass
+class Listener:
+    """A reporter that remembers, and that can cancel after a number of tiles."""
+
+    cancel_at: int | None = None
+    events: list = field(default_factory=list)
+
+    def reporter(self):
+        made = Reporter(lambda event: self._take(event, made))
+        return made
+
+    def _take(self, event, reporter):
+        self.events.append(event)
+        if self.cancel_at is not None and event["event"] == "progress" and event["done"] >= self.cancel_at:
+            reporter.cancelled.set()
+
+
+@pytest.fixture
+def run_segment(tmp_path):
+    """A function that runs a SegmentJob; sources are paths or SourceSpecs."""
+
+    def run(checkpoint, sources, output="classes.tif", cancel_at=None, **options):
+        named = {
+            key: source if isinstance(source, SourceSpec) else SourceSpec(source) for key, source in sources.items()
+        }
+        for key in ("confidence", "probabilities", "evidence"):
+            if key in options:
+                options[key] = str(tmp_path / options[key])
+        job = SegmentJob(checkpoint, named, str(tmp_path / output), **{"device": "cpu", **options})
+        job.check()
+        listener = Listener(cancel_at)
+        reporter = listener.reporter()
+        return Run(segment(job, reporter), listener.events, reporter.warnings)
+
+    return run
+
+
+@pytest.fixture
+def read():
+    """A function that returns all bands of a raster."""
+
+    def read_all(path):
+        with rasterio.open(path) as dataset:
+            return dataset.read()
+
+    return read_all
