@@ -18,8 +18,8 @@ from .errors import CancelledError, LacunaError
 from .events import Event, Reporter
 
 _BAR = 24
-# Without a terminal, progress is said each time it has come on by this share.
-_STEP = 0.1
+# Without a terminal, progress is said this often at most.
+_STEPS = 10
 
 
 class JsonLines:
@@ -55,7 +55,7 @@ class Terminal:
     def __init__(self, cancelled: threading.Event) -> None:
         self.cancelled = cancelled
         self._bar = False
-        self._said: dict[str, float] = {}
+        self._said: dict[str, int] = {}
 
     def __call__(self, event: Event) -> None:
         """Say `event`."""
@@ -76,9 +76,9 @@ class Terminal:
             sys.stdout.write(f"\r[{'#' * filled}{'-' * (_BAR - filled)}] {text}\x1b[K")
             self._bar = True
             return
-        last = self._said.get(event["unit"])
-        if last is None or share < last or share - last >= _STEP or (share == 1 and last < 1):
-            self._said[event["unit"]] = share
+        step = int(share * _STEPS)
+        if self._said.get(event["unit"]) != step:
+            self._said[event["unit"]] = step
             print(text.strip())
 
     def _message(self, event: Event) -> None:

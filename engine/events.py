@@ -58,7 +58,7 @@ class Reporter:
     def __init__(self, emit: Callable[[Event], None], cancelled: Optional[threading.Event] = None) -> None:
         self._emit = emit
         self._lock = threading.Lock()
-        self._started: dict[str, tuple[float, int]] = {}
+        self._started: dict[str, tuple[float, int, int]] = {}
         self.cancelled = cancelled or threading.Event()
         self.warnings: list[str] = []
 
@@ -79,10 +79,12 @@ class Reporter:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Say how far the work is; the time left is estimated from the pace since the unit began."""
-        start, first = self._started.get(unit, (0.0, done + 1))
-        if done < first:  # the first call, or the unit counts from the start again
-            start, first = self._started[unit] = (time.monotonic(), done)
-        pace = (time.monotonic() - start) / (done - first) if done > first else None
+        now = time.monotonic()
+        start, first, last = self._started.get(unit, (now, done, done))
+        if done < last:  # the unit counts from the start again
+            start, first = now, done
+        self._started[unit] = (start, first, done)
+        pace = (now - start) / (done - first) if done > first else None
         self.emit(progress(done, total, unit, None if pace is None else pace * (total - done)))
 
     def check(self) -> None:
