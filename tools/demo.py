@@ -87,6 +87,8 @@ class Qgis:
             **kept,
             "PATH": f"/usr/bin:/bin:{os.environ.get('PATH', '')}",
             "QT_QPA_PLATFORM": "offscreen",
+            # QGIS would write statistics beside the sample's rasters.
+            "GDAL_PAM_ENABLED": "NO",
             "QGIS_PLUGINPATH": str(plugins),
             "QGIS_CUSTOM_CONFIG_PATH": str(folder / "profile"),
         }

@@ -13,6 +13,7 @@ SCALE = 2  # screen pixels for a pixel of the scene
 MARGIN, GAP, TITLE, CAPTION, LEGEND = 40, 28, 34, 25, 27  # pixels; the last three are sizes of letters
 PAPER, INK, GREY, LINE = "#ffffff", "#16202a", "#5b6875", "#c9d1d9"
 NO_CLASS = "#e4e7eb"
+NOTE = "Figures are for the part right of the dashed line, which the model has not seen in training."
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def draw(rows: list[list[Panel]], classes: list[tuple[str, str]], boundary: int,
     head, columns = TITLE + CAPTION + 26, max(map(len, rows))
     size = (
         2 * MARGIN + columns * width + (columns - 1) * GAP,
-        2 * MARGIN + len(rows) * (head + height + GAP) + 2 * LEGEND,
+        2 * MARGIN + len(rows) * (head + height + GAP) + LEGEND + CAPTION + 18,
     )
     canvas = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(canvas)
@@ -77,7 +78,8 @@ def draw(rows: list[list[Panel]], classes: list[tuple[str, str]], boundary: int,
             scaled = Image.fromarray(panel.image).resize((width, height), Image.Resampling.NEAREST)
             canvas.paste(scaled, (left, top + head))
             _boundary(pen, left + SCALE * boundary, top + head, height)
-    _legend(pen, classes, size[1] - MARGIN - LEGEND)
+    _legend(pen, classes, size[1] - MARGIN - LEGEND - CAPTION - 18)
+    pen.text((MARGIN, size[1] - MARGIN - CAPTION), NOTE, GREY, _font(CAPTION))
     canvas.save(target, optimize=True)
 
 
