@@ -60,12 +60,12 @@ class Grid:
     def window_bounds(self, row: int, col: int, height: int, width: int) -> Bounds:
         """Return the extent (xmin, ymin, xmax, ymax) in the CRS of a window, which may stick out of the grid."""
         corners = [(col, row), (col + width, row), (col, row + height), (col + width, row + height)]
-        xs, ys = zip(*(self.transform * corner for corner in corners), strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
+        x, y = place(self.transform, *np.array(corners, dtype=np.float64).T)
+        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
     def window(self, row: int, col: int, height: int, width: int) -> Grid:
         """Return the grid of a window, which may stick out of this one."""
-        return Grid(self.crs, self.transform * Affine.translation(col, row), width, height)
+        return Grid(self.crs, compose(self.transform, Affine.translation(col, row)), width, height)
 
     def outline(self) -> tuple[np.ndarray, np.ndarray]:
         """Return coordinates (x, y) in the CRS of points along the border, close enough together to be projected."""
@@ -73,8 +73,7 @@ class Grid:
 
     def to_pixels(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (column, row), counted from the outer corner of the first pixel, of coordinates in the CRS."""
-        inverse = ~self.transform
-        return inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f
+        return place(~self.transform, x, y)
 
     def pixel_box(self, other: Grid) -> Bounds | None:
         """Return the box (left, top, right, bottom) around `other` in pixels of this grid; None if it has no place."""
@@ -120,7 +119,7 @@ class Grid:
         if crs == self.crs:
             return self
         col, row = np.array([0.5, 1.0, 0.5]) + (self.width - 1) / 2, np.array([0.5, 0.5, 1.0]) + (self.height - 1) / 2
-        x, y = project(self.crs, crs, *_apply(self.transform, col, row))
+        x, y = project(self.crs, crs, *place(self.transform, col, row))
         size = 2 * math.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
         x, y = project(self.crs, crs, *self.outline())
         if not (size > 0 and np.isfinite(x).all() and np.isfinite(y).all()):
@@ -135,7 +134,7 @@ class Grid:
     def with_resolution(self, resolution: float) -> Grid:
         """Return the grid with the same corner and rotation, and square pixels of `resolution` in units of the CRS."""
         steps = self.resolution
-        finer = self.transform * Affine.scale(resolution / steps[0], resolution / steps[1])
+        finer = compose(self.transform, Affine.scale(resolution / steps[0], resolution / steps[1]))
         sides = (self.width * steps[0] / resolution, self.height * steps[1] / resolution)
         return Grid(self.crs, finer, 1, 1).covering((0.0, 0.0, *sides))
 
@@ -168,7 +167,7 @@ class Grid:
         col = np.full(len(rows), self.width / 2 - 0.5)
         steps = [(0.0, 0.5), (1.0, 0.5), (0.5, 0.0), (0.5, 1.0)]
         cols = np.concatenate([col + step for step, _ in steps])
-        points = _apply(self.transform, cols, np.concatenate([rows + step for _, step in steps]))
+        points = place(self.transform, cols, np.concatenate([rows + step for _, step in steps]))
         lon, lat = (np.radians(part).reshape(4, -1) for part in project(self.crs, CRS.from_epsg(4326), *points))
         sine, cosine = np.sin(lat.mean(axis=0)), np.cos(lat.mean(axis=0))
         # Radii of curvature in the prime vertical and in the meridian: Snyder 1987, USGS PP 1395, eq. 4-20 and 4-18.
@@ -285,8 +284,16 @@ def _metres(crs: CRS) -> float:
         return 1.0
 
 
-def _apply(transform: Affine, cols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates (x, y) of pixel positions."""
+def compose(outer: Affine, inner: Affine) -> Affine:
+    """Return the transform that takes a point through `inner`, then `outer` (affine 2 writes it *, affine 3 @)."""
+    a, d = outer.a * inner.a + outer.b * inner.d, outer.d * inner.a + outer.e * inner.d
+    b, e = outer.a * inner.b + outer.b * inner.e, outer.d * inner.b + outer.e * inner.e
+    c, f = place(outer, inner.c, inner.f)
+    return Affine(a, b, c, d, e, f)
+
+
+def place(transform: Affine, cols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where a transform takes points: the coordinates (x, y) of pixel positions."""
     return (
         transform.a * cols + transform.b * rows + transform.c,
         transform.d * cols + transform.e * rows + transform.f,
@@ -298,4 +305,4 @@ def _along(transform: Affine, box: Bounds) -> tuple[np.ndarray, np.ndarray]:
     across, down = np.linspace(box[0], box[2], _EDGE_POINTS), np.linspace(box[1], box[3], _EDGE_POINTS)
     one = np.ones(_EDGE_POINTS)
     cols = np.concatenate([across, across, one * box[0], one * box[2]])
-    return _apply(transform, cols, np.concatenate([one * box[1], one * box[3], down, down]))
+    return place(transform, cols, np.concatenate([one * box[1], one * box[3], down, down]))

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .grid import Grid
+from .grid import Grid, compose, place
 from .projection import project
 
 # Positions are rounded to 2^-20 pixel, so that grids that fit within a millionth of a pixel fit exactly.
@@ -40,7 +40,7 @@ class PixelMap:
     def __init__(self, grid: Grid, source: Grid) -> None:
         self._grid = grid
         self._source = source
-        self._affine = ~source.transform * grid.transform if grid.crs == source.crs else None
+        self._affine = compose(~source.transform, grid.transform) if grid.crs == source.crs else None
         affine = self._affine
         self.separable = affine is not None and (
             abs(affine.b) * grid.height <= _ALIGNED and abs(affine.d) * grid.width <= _ALIGNED
@@ -87,11 +87,7 @@ class PixelMap:
         if affine is None:
             source = self._source
             col, row = np.array([0.0, 0.5, 0.0]) + source.width / 2, np.array([0.0, 0.0, 0.5]) + source.height / 2
-            x, y = (
-                source.transform.a * col + source.transform.b * row + source.transform.c,
-                source.transform.d * col + source.transform.e * row + source.transform.f,
-            )
-            cols, rows = self._grid.to_pixels(*project(source.crs, self._grid.crs, x, y))
+            cols, rows = self._grid.to_pixels(*project(source.crs, self._grid.crs, *place(source.transform, col, row)))
             jacobian = 2 * np.array([[cols[1] - cols[0], cols[2] - cols[0]], [rows[1] - rows[0], rows[2] - rows[0]]])
             if not np.isfinite(jacobian).all() or np.linalg.det(jacobian) == 0:
                 return 1.0, 1.0
@@ -103,10 +99,9 @@ class PixelMap:
 
     def _exact(self, cols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions in the source of positions in the grid (any shape), projected one by one."""
-        transform, shape = self._grid.transform, np.broadcast_shapes(cols.shape, rows.shape)
-        x = np.broadcast_to(transform.a * cols + transform.b * rows + transform.c, shape).ravel()
-        y = np.broadcast_to(transform.d * cols + transform.e * rows + transform.f, shape).ravel()
-        x, y = project(self._grid.crs, self._source.crs, x, y)
+        x, y = place(self._grid.transform, *np.broadcast_arrays(cols, rows))
+        shape = x.shape
+        x, y = project(self._grid.crs, self._source.crs, x.ravel(), y.ravel())
         if self._source.crs.is_geographic:
             xmin, _, xmax, _ = self._source.bounds
             # Longitudes are the same every 360 degrees; take those nearest to the source, also across the date line.
@@ -124,7 +119,8 @@ class PixelMap:
             corners = [self._exact(cols + dx, rows + dy) for dx in (0, spacing) for dy in (0, spacing)]
             centre = self._exact(cols + spacing / 2, rows + spacing / 2)
             error = np.abs(np.mean(corners, axis=0) - np.array(centre))
-            if not np.any(error > _LATTICE_ERROR):
+            # Not within, where a node has no place but the centre has.
+            if not np.any(np.isfinite(centre) & ~(error <= _LATTICE_ERROR)):
                 return spacing
         return _SPACINGS[-1]
 

@@ -140,7 +140,9 @@ def _grid(dataset: DatasetReader, file: RasterFile) -> Grid:
     """Return the grid of a dataset, or say why it has none."""
     if dataset.count == 0 or dataset.width == 0 or dataset.height == 0:
         text = f"{file} is empty: {dataset.width} x {dataset.height} pixels, {dataset.count} bands."
-        raise LacunaError("empty-raster", text, "Give a raster that has pixels (of a container, name the subdataset).")
+        parts = ", ".join(dataset.subdatasets)
+        hint = f"It is a container; give one of {parts}." if parts else "Give a raster that has pixels."
+        raise LacunaError("empty-raster", text, hint)
     if any(dtype.startswith("complex") for dtype in dataset.dtypes):
         text = f"{file} holds complex numbers ({dataset.dtypes[0]}); real ones were expected."
         raise LacunaError("bad-type", text, "Convert them first, for example to intensity in dB.")

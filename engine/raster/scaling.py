@@ -45,9 +45,6 @@ def _apply(values: np.ndarray, step: dict[str, Any]) -> None:
         values *= second
         values += first
     elif step["type"] == "min_max":
-        if np.any(second == first):
-            text = f"The values cannot be scaled: min_max from {step['minimum']} to {step['maximum']} has no width."
-            raise LacunaError("bad-scaling", text, "Give a maximum that differs from the minimum.")
         values -= first
         values /= second - first
     elif step["type"] == "clip":

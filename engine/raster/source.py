@@ -19,6 +19,8 @@ from .resample import resample
 _SAMPLE_WINDOWS = 8
 _SAMPLE_SIDE = 32
 _SCAN_SIDE = 1024
+# Nothing that is measured is as large.
+_HUGE = 1e38
 
 
 class Source:
@@ -161,12 +163,14 @@ def _can_hold(dtype: np.dtype, value: float) -> bool:
 def _is_nodata(values: np.ndarray, nodata: float | None) -> np.ndarray | np.bool_:
     """Return where `values`, in the type of the file, are `nodata` (NaN is told by being no finite number).
 
-    In a float raster the value as written in text may be off by a few units in the last place.
+    In a float raster the value as written in text may be off by a few units in the last place. The largest numbers of
+    the type are written in many ways (-3.4e38, -3.40282347e+38): they all mean the same.
     """
     if nodata is None or not np.isfinite(nodata) or not _can_hold(values.dtype, nodata):
         return np.False_
     if values.dtype.kind != "f":
         return values == values.dtype.type(int(nodata))
     with np.errstate(over="ignore", invalid="ignore"):
-        value = np.clip(nodata, np.finfo(values.dtype).min, np.finfo(values.dtype).max).astype(values.dtype)
-        return np.abs(values - value) <= 4 * np.spacing(np.abs(value))
+        if abs(nodata) >= _HUGE:
+            return values * np.sign(nodata) >= _HUGE
+        return np.abs(values - nodata) <= 4 * np.finfo(values.dtype).eps * abs(nodata)
