@@ -250,11 +250,11 @@ def _reproject(geometries: np.ndarray, source: CRS, target: CRS, path: str) -> n
         return geometries
     longest = _LONGEST_METRES / (_METRES_A_DEGREE if source.is_geographic else source.linear_units_factor[1])
     dense = shapely.segmentize(geometries, longest)
-    moved = shapely.transform(dense, lambda points: np.column_stack(project(source, target, *points.T)))
-    if not np.isfinite(shapely.get_coordinates(moved)).all():
+    points = np.column_stack(project(source, target, *shapely.get_coordinates(dense).T))
+    if not np.isfinite(points).all():
         text = f"{path} has polygons without a place in {crs_name(target)} (from {crs_name(source)})."
         raise LacunaError("no-reprojection", text, "Check its CRS, or give only polygons of the area in question.")
-    return moved
+    return shapely.set_coordinates(dense, points)
 
 
 def _to_pixels(grid: Grid, points: np.ndarray) -> np.ndarray:
