@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import platform
 import sys
@@ -21,8 +22,8 @@ from .version import __version__
 # By kind of job: the module and its function, called with the job and the reporter.
 _WORK = {"segment": (".inference.pipeline", "segment"), "train": (".training.train", "train")}
 _PACKAGE = __name__.rpartition(".")[0]
-# What pip calls a package whose import has another name, or that comes with another.
-_PIP = {"affine": "rasterio"}
+# What the engine's interpreter must have (`pyproject.toml` says from which version on).
+PACKAGES = ("torch", "numpy", "rasterio", "safetensors", "pyogrio", "shapely")
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUDA_ERROR_OUT_OF_MEMORY")
 
 
@@ -87,13 +88,13 @@ def _incomplete(problem: ImportError) -> LacunaError:
     """Return the error for a package that the interpreter lacks or cannot load."""
     package = (problem.name or "").partition(".")[0]
     python = f"The engine's Python, {sys.executable} ({platform.python_version()}),"
-    if isinstance(problem, ModuleNotFoundError) and package:
-        name = _PIP.get(package, package)
-        install = f"Install it with: {sys.executable} -m pip install {name}"
-        text = f"{python} lacks the package {package}."
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        text = f"{python} lacks {', '.join(missing)}."
+        install = f"Install what is missing: {sys.executable} -m pip install {' '.join(missing)}"
     else:
-        install = f"Install {package or 'that package'} anew in it"
         text = f"{python} cannot load {package or 'a package'}: {_first_line(problem)}."
+        install = f"Install {package or 'that package'} anew in it"
     hint = f"{install}; or choose another Python (in QGIS under Settings > Options > Lacuna, else by LACUNA_PYTHON)."
     return LacunaError("engine-incomplete", text, hint)
 
