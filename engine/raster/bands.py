@@ -42,10 +42,11 @@ def match_bands(
     numbers = plain[: len(modality.bands)]
     pairs = [f"{number} as {name}" for number, name in zip(numbers, modality.bands, strict=True)]
     reporter.info(f"{file}: bands matched by order: {_listed(pairs)}.")
-    if len(plain) > len(numbers):
+    named = [file.names[band - 1] for band in plain]
+    if len(plain) > len(numbers) or (len(plain) > 1 and all(named) and len(set(named)) == len(named)):
         reporter.warn(
-            f"{file} has {len(plain)} bands without the names that modality {modality.name} uses; the first "
-            f"{len(numbers)} are taken as {_listed(modality.bands)}. If that is wrong, say which bands they are."
+            f"{file} has {len(plain)} bands ({_bands_text(file)}), not named as modality {modality.name} does; the "
+            f"first {len(numbers)} are taken as {_listed(modality.bands)}. If that is wrong, say which bands they are."
         )
     return numbers
 

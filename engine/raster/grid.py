@@ -26,7 +26,7 @@ _SNAP = 1e-6
 # A CRS that distorts areas by less, such as UTM, is taken at its word: 10 m pixels have 100 m2.
 _AREA_TOLERANCE = 0.02
 _MAX_SIDE = 2**24
-_EDGE_POINTS = 33
+_EDGE_POINTS, _INNER_POINTS = 33, 9
 
 
 @dataclass(frozen=True)
@@ -75,23 +75,37 @@ class Grid:
         """Return (column, row), counted from the outer corner of the first pixel, of coordinates in the CRS."""
         return place(~self.transform, x, y)
 
-    def pixel_box(self, other: Grid) -> Bounds | None:
-        """Return the box (left, top, right, bottom) around `other` in pixels of this grid; None if it has no place."""
-        x, y = other.outline()
+    def pixel_box(self, other: Grid, whole: bool = False) -> Bounds | None:
+        """Return the box (left, top, right, bottom) around `other` in pixels of this grid.
+
+        What has no place in its CRS is left out. None if nothing has one, or with `whole` if part has none.
+        """
+        inner = np.linspace(0, 1, _INNER_POINTS)
+        cols, rows = np.meshgrid(inner * other.width, inner * other.height)
+        inside = place(other.transform, cols.ravel(), rows.ravel())
+        x, y = (np.concatenate(parts) for parts in zip(other.outline(), inside, strict=True))
         cols, rows = self.to_pixels(*project(other.crs, self.crs, x, y))
         known = np.isfinite(cols) & np.isfinite(rows)
-        if not known.any():
+        if not known.any() or (whole and not known.all()):
             return None
         cols, rows = cols[known], rows[known]
         return float(cols.min()), float(rows.min()), float(cols.max()), float(rows.max())
 
+    def overlap(self, other: Grid) -> Bounds | None:
+        """Return the box in pixels of this grid outside which `other` has nothing; None if they have no area in common.
+
+        It may be larger than what they share. The smaller of the two is placed in the other, since the outline of a
+        raster of the whole Earth has no meaning in most projections.
+        """
+        own = (0.0, 0.0, float(self.width), float(self.height))
+        if self.ground_area < other.ground_area:
+            shared = _intersect(other.pixel_box(self), (0.0, 0.0, float(other.width), float(other.height)))
+            return None if shared is None else own
+        return _intersect(self.pixel_box(other), own)
+
     def meets(self, other: Grid) -> bool:
-        """Return whether the box around `other` in pixels of this grid overlaps it by more than rounding."""
-        box = self.pixel_box(other)
-        if box is None:
-            return False
-        left, top, right, bottom = box
-        return left < self.width - _SNAP and right > _SNAP and top < self.height - _SNAP and bottom > _SNAP
+        """Return whether two grids seem to have an area in common: boxes around their outlines are compared."""
+        return self.overlap(other) is not None
 
     def outward(self, bounds: Bounds) -> Grid:
         """Return the smallest grid aligned with this one that covers `bounds` (in its CRS).
@@ -147,6 +161,11 @@ class Grid:
     def ground_resolution(self) -> float:
         """Side in metres of a square as large as the pixel at the centre."""
         return math.sqrt(self.pixel_area_m2)
+
+    @property
+    def ground_area(self) -> float:
+        """Area on the ground in square metres, taken from the pixel at the centre."""
+        return self.pixel_area_m2 * self.width * self.height
 
     def pixel_areas_m2(self, rows: np.ndarray) -> np.ndarray:
         """Return the area on the ground, in square metres, of the pixels of `rows` in the central column.
@@ -214,14 +233,7 @@ def choose_grid(grids: Mapping[str, Grid], preferred: str, options: GridOptions)
         return base, name
     if not isinstance(options.extent, str):
         return base.covering(_extent_box(base, tuple(options.extent), options.extent_crs)), name
-    boxes = [box for box in map(base.pixel_box, grids.values()) if box is not None]
-    near, far = (min, max) if options.extent == "union" else (max, min)
-    left, top = (near(box[side] for box in boxes) for side in (0, 1))
-    right, bottom = (far(box[side] for box in boxes) for side in (2, 3))
-    if right - left <= _SNAP or bottom - top <= _SNAP:
-        extents = "; ".join(f"{key} {extent_text(grid)}" for key, grid in grids.items())
-        raise LacunaError("no-overlap", f"The rasters have no area in common: {extents}.", "Choose another extent.")
-    return base.covering((left, top, right, bottom)), name
+    return base.covering(_common_box(base, grids, options.extent == "union")), name
 
 
 def _base(grids: Mapping[str, Grid], preferred: str, asked: str | None) -> str:
@@ -232,6 +244,36 @@ def _base(grids: Mapping[str, Grid], preferred: str, asked: str | None) -> str:
             raise UsageError("unknown-modality", text, "Name one of them as the reference.")
         return asked
     return preferred if preferred in grids else min(grids, key=lambda key: grids[key].ground_resolution)
+
+
+def _common_box(base: Grid, grids: Mapping[str, Grid], union: bool) -> Bounds:
+    """Return the box in pixels of `base` around all grids, or around what they have in common."""
+    boxes = []
+    for name, grid in grids.items():
+        box = base.pixel_box(grid, whole=True)
+        if box is None:
+            text = f"The extent of {name} ({extent_text(grid)}) has no place in {crs_name(base.crs)}."
+            raise LacunaError("no-reprojection", text, "Give the extent in numbers.")
+        boxes.append(box)
+    if union:
+        left, top, right, bottom = np.array(boxes).T
+        return left.min(), top.min(), right.max(), bottom.max()
+    shared = boxes[0]
+    for box in boxes[1:]:
+        shared = _intersect(shared, box)
+    if shared is None:
+        extents = "; ".join(f"{name} {extent_text(grid)}" for name, grid in grids.items())
+        raise LacunaError("no-overlap", f"The rasters have no area in common: {extents}.", "Choose another extent.")
+    return shared
+
+
+def _intersect(one: Bounds | None, other: Bounds) -> Bounds | None:
+    """Return the box that two boxes share, or None if it is no wider than rounding."""
+    if one is None:
+        return None
+    left, top = max(one[0], other[0]), max(one[1], other[1])
+    right, bottom = min(one[2], other[2]), min(one[3], other[3])
+    return (left, top, right, bottom) if right - left > _SNAP and bottom - top > _SNAP else None
 
 
 def _extent_box(base: Grid, extent: Bounds, extent_crs: str | None) -> Bounds:

@@ -46,6 +46,7 @@ class PixelMap:
             abs(affine.b) * grid.height <= _ALIGNED and abs(affine.d) * grid.width <= _ALIGNED
         )
         self.offset = self._find_offset() if self.separable else None
+        self._overlap = grid.overlap(source)
         self.scale = self._find_scale()
         self._spacing = 0 if affine is not None else self._find_spacing()
         self._chunk = lru_cache(_CHUNKS_KEPT)(self._project_chunk)
@@ -82,18 +83,16 @@ class PixelMap:
         return (row, col) if max(drift_x, drift_y) <= _ALIGNED else None
 
     def _find_scale(self) -> tuple[float, float]:
-        """Return how many columns and rows of the source a pixel of the grid spans: at the source's centre."""
-        affine = self._affine
-        if affine is None:
-            source = self._source
-            col, row = np.array([0.0, 0.5, 0.0]) + source.width / 2, np.array([0.0, 0.0, 0.5]) + source.height / 2
-            cols, rows = self._grid.to_pixels(*project(source.crs, self._grid.crs, *place(source.transform, col, row)))
-            jacobian = 2 * np.array([[cols[1] - cols[0], cols[2] - cols[0]], [rows[1] - rows[0], rows[2] - rows[0]]])
-            if not np.isfinite(jacobian).all() or np.linalg.det(jacobian) == 0:
-                return 1.0, 1.0
-            steps = np.linalg.inv(jacobian)
-        else:
+        """Return how many columns and rows of the source a pixel of the grid spans: where they overlap."""
+        affine, overlap = self._affine, self._overlap
+        if affine is not None:
             steps = np.array([[affine.a, affine.b], [affine.d, affine.e]])
+        elif overlap is None:
+            return 1.0, 1.0
+        else:
+            col, row = (overlap[0] + overlap[2]) / 2, (overlap[1] + overlap[3]) / 2
+            x, y = self._exact(np.array([-0.5, 0.5, 0.0, 0.0]) + col, np.array([0.0, 0.0, -0.5, 0.5]) + row)
+            steps = np.nan_to_num([[x[1] - x[0], x[3] - x[2]], [y[1] - y[0], y[3] - y[2]]], nan=1.0)
         across, down = np.hypot(steps[:, 0], steps[:, 1])
         return float(across), float(down)
 
@@ -111,10 +110,10 @@ class PixelMap:
 
     def _find_spacing(self) -> int:
         """Return the widest spacing of nodes between which interpolation is exact to 1/64 pixel of the source."""
-        grid, box = self._grid, self._grid.pixel_box(self._source)
-        left, top, right, bottom = box if box is not None else (0, 0, grid.width, grid.height)
-        cols = np.linspace(max(left, 0), min(right, grid.width), 9)
-        rows = np.linspace(max(top, 0), min(bottom, grid.height), 9)[:, None]
+        if self._overlap is None:
+            return _SPACINGS[0]
+        left, top, right, bottom = self._overlap
+        cols, rows = np.linspace(left, right, 9), np.linspace(top, bottom, 9)[:, None]
         for spacing in _SPACINGS[:-1]:
             corners = [self._exact(cols + dx, rows + dy) for dx in (0, spacing) for dy in (0, spacing)]
             centre = self._exact(cols + spacing / 2, rows + spacing / 2)

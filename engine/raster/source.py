@@ -74,6 +74,8 @@ class Source:
         Returns:
             values float32 (bands, height, width), 0 where invalid; validity bool (height, width), False outside.
         """
+        if row >= 0 and col >= 0 and row + height <= self.height and col + width <= self.width:
+            return self._read_inside(row, col, height, width)
         values, valid = np.zeros((self.count, height, width), np.float32), np.zeros((height, width), bool)
         top, bottom = max(row, 0), min(row + height, self.height)
         left, right = max(col, 0), min(col + width, self.width)

@@ -145,6 +145,29 @@ def test_finest_is_meant_on_the_ground():
     assert choose_grid({"a": degrees, "b": FINE}, "", GridOptions())[1] == "b"
 
 
+def test_a_raster_of_the_whole_earth_meets_a_plot_anywhere():
+    earth = Grid(CRS.from_epsg(4326), Affine(0.1, 0, -180, 0, -0.1, 90), 3600, 1800)
+    south = Grid(CRS.from_epsg(32718), Affine(10, 0, 717730, 0, -10, 5700093), 224, 224)
+    for plot in (TEN, ROTATED, south):
+        assert plot.meets(earth)
+        assert earth.meets(plot)
+        assert plot.overlap(earth) == (0, 0, plot.width, plot.height)
+    assert not TEN.meets(south)
+    assert not south.meets(TEN)
+    north = Grid(CRS.from_epsg(4326), Affine(0.1, 0, -180, 0, -0.1, 90), 3600, 100)
+    assert not north.meets(TEN)
+    globe = TEN.reprojected(CRS.from_string("+proj=ortho +lat_0=49 +lon_0=9"))
+    with pytest.raises(LacunaError, match=r"The extent of earth .* has no place in ") as caught:
+        choose_grid({"plot": globe, "earth": earth}, "plot", GridOptions(extent="union"))
+    assert caught.value.code == "no-reprojection"
+
+
+def test_overlap_is_the_part_that_both_have():
+    assert TEN.overlap(FINE) == pytest.approx((50, 10, 70, 30))
+    assert FINE.overlap(TEN) == (0, 0, 100, 100)
+    assert TEN.overlap(ELSEWHERE) is None
+
+
 def test_extents_snap_outwards():
     grids = {"optical": TEN, "dsm": FINE}
     grid, _ = choose_grid(grids, "optical", GridOptions(extent=[500003, 5499911, 500018, 5499995]))

@@ -176,11 +176,20 @@ def test_bands_go_by_name_else_by_order_and_it_is_said(write_raster, modality, h
     source.close()
 
 
-def test_bands_too_many_are_warned_of(write_raster, modality, heard):
+@pytest.mark.parametrize(
+    ("bands", "names", "warned"),
+    [
+        (("red", "green"), None, True),
+        (("red", "green", "blue"), ("B2", "B3", "B4"), True),
+        (("red", "green", "blue"), ("band", "band", "band"), False),
+        (("red", "green", "blue"), None, False),
+    ],
+)
+def test_bands_too_many_or_of_other_names_are_warned_of(write_raster, modality, heard, bands, names, warned):
     reporter, said = heard
-    source = Source(modality(bands=("red", "green")), SourceSpec(write_raster("a.tif", THREE)), reporter)
-    assert source.bands == [1, 2]
-    assert any(level == "warning" and "has 3 bands" in text for level, text in said)
+    source = Source(modality(bands=bands), SourceSpec(write_raster("a.tif", THREE, names=names)), reporter)
+    assert source.bands == [1, 2, 3][: len(bands)]
+    assert [level for level, text in said if "has 3 bands (" in text] == ["warning"] * warned
     source.close()
 
 
