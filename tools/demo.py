@@ -156,7 +156,7 @@ def picture(card: Card, found: dict[str, Accuracy]) -> Path:
     inputs = [
         Panel("optical", "Sentinel-2, true colour", true_colour_image(read(SAMPLE / "s2.tif"))),
         Panel("radar", "Sentinel-1, VV", radar_image(read(SAMPLE / "s1.tif"))),
-        Panel("elevation", "shaded from the north-west", elevation_image(read(SAMPLE / "dem.tif")[0])),
+        Panel("elevation", "Copernicus DEM, shaded", elevation_image(read(SAMPLE / "dem.tif")[0])),
         Panel("reference labels", "Esri land cover", map_image(read(SAMPLE / "labels.tif")[0], colours)),
     ]
     maps = [
