@@ -109,8 +109,8 @@ class Source:
         if own is not None:
             valid &= own
         if self._mask is not None:
-            found, known = resample(self._mask, self._mask_map, "nearest", row, col, height, width)
-            valid &= ~(known & (found[0] != 0))
+            blocked, _ = resample(self._mask, self._mask_map, "nearest", row, col, height, width)
+            valid &= blocked[0] == 0
         values = np.empty((self.count, height, width), np.float32)
         for i, band in enumerate(self._file.read(self.bands, row, col, height, width)):
             valid &= ~_is_nodata(band, self.nodata[i])

@@ -156,6 +156,11 @@ def test_a_raster_of_the_whole_earth_meets_a_plot_anywhere():
     assert not south.meets(TEN)
     north = Grid(CRS.from_epsg(4326), Affine(0.1, 0, -180, 0, -0.1, 90), 3600, 100)
     assert not north.meets(TEN)
+    # On the diagonal of the polar map, inside the square around the circle of 80 degrees but south of it.
+    arctic = Grid(CRS.from_epsg(3413), Affine(10, 0, 1_000_000, 0, -10, -1_000_000), 100, 100)
+    assert arctic.meets(earth)
+    assert not arctic.meets(north)
+    assert not north.meets(arctic)
     globe = TEN.reprojected(CRS.from_string("+proj=ortho +lat_0=49 +lon_0=9"))
     with pytest.raises(LacunaError, match=r"The extent of earth .* has no place in ") as caught:
         choose_grid({"plot": globe, "earth": earth}, "plot", GridOptions(extent="union"))

@@ -58,6 +58,14 @@ def test_a_pixel_is_inside_where_its_centre_is(write):
     assert polygons.bounds == pytest.approx(box(2.4, 3.6, 5.5, 7.5).bounds)
 
 
+def test_borders_through_centres_are_exact_in_spite_of_rounded_coordinates():
+    grid = Grid(UTM, Affine(0.1, 0, 543175.3, 0, -0.1, 4142625.7), 120, 120)
+    for k in range(100):
+        x, y = 543175.3 + 0.1 * (k + 0.5), 4142625.7 - 0.1 * (k + 0.5)
+        square = Polygons("", np.array([shapely.box(x, y - 1, x + 1, y)]))
+        assert Painter(square, grid).mask(0, 0, 120, 120).sum() == 100
+
+
 def test_neighbours_with_one_border_leave_no_gap_and_claim_nothing_twice(write):
     halves = [box(0, 0, 30.5, 50), box(30.5, 0, 60, 50)]
     polygons = read_polygons(write(halves, ["water", "trees"]), UTM, "kind")
@@ -81,16 +89,17 @@ def test_pixels_claimed_by_different_classes_are_ignored_and_told(write):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10**6), row=st.integers(-20, 60), col=st.integers(-20, 70), height=st.integers(1, 60),
-    width=st.integers(1, 60), angle=st.sampled_from([0, 25]),
+    width=st.integers(1, 60), angle=st.sampled_from([0, 25]), size=st.sampled_from([10, 0.1]),
 )  # fmt: skip
-def test_windows_agree_with_the_whole(seed, row, col, height, width, angle):
+def test_windows_agree_with_the_whole(seed, row, col, height, width, angle, size):
     generator = np.random.default_rng(seed)
-    cos, sin = 10 * math.cos(math.radians(angle)), 10 * math.sin(math.radians(angle))
-    grid = Grid(UTM, Affine(cos, sin, 500000, sin, -cos, 5500000), 60, 50)
-    centres = generator.uniform(0, 50, (12, 2))
-    shapes = [shapely.Point(500000 + 10 * x, 5500000 - 10 * y).buffer(10 * r, 3) for (x, y), r in zip(
-        centres, generator.uniform(0.3, 12, 12), strict=True)]  # fmt: skip
-    shapes += [box(*(np.round(generator.uniform(0, 40, 2)) + 0.5), 45.5, 44.5) for _ in range(3)]
+    cos, sin = size * math.cos(math.radians(angle)), size * math.sin(math.radians(angle))
+    grid = Grid(UTM, Affine(cos, sin, 500000.7, sin, -cos, 5500000.3), 60, 50)
+    centres, radii = generator.uniform(0, 50, (12, 2)), generator.uniform(0.3, 12, 12)
+    shapes = [shapely.Point(x, y).buffer(r, 3) for (x, y), r in zip(centres, radii, strict=True)]
+    # Borders through centres of pixels.
+    shapes += [shapely.box(*(np.round(generator.uniform(0, 40, 2)) + 0.5), 45.5, 44.5) for _ in range(3)]
+    shapes = [shapely.transform(item, lambda at: at * (size, -size) + (500000.7, 5500000.3)) for item in shapes]
     painter = Painter(Polygons("", np.array(shapes)), grid, generator.integers(-1, 3, 15))
     whole, conflicts = painter.classes(-100, -100, 300, 300)
     labels, contradicting = painter.classes(row, col, height, width)
