@@ -34,12 +34,12 @@ def check_outputs(job: SegmentJob) -> None:
                 "output-is-input", f"The output {path} is one of the inputs.", "Choose another name for the output."
             )
     for path in paths:
-        _check_folder(path)
+        check_folder(path)
     for path in paths:
-        _check_existing(path, job.overwrite)
+        check_existing(path, job.overwrite)
 
 
-def _check_folder(path: str) -> None:
+def check_folder(path: str) -> None:
     """Raise LacunaError unless files can be made beside `path`."""
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path):
@@ -59,7 +59,7 @@ def _check_folder(path: str) -> None:
         ) from None
 
 
-def _check_existing(path: str, overwrite: bool) -> None:
+def check_existing(path: str, overwrite: bool) -> None:
     """Raise LacunaError if `path`, or a sidecar of it, is there and must not or cannot be replaced."""
     found = [item for item in (path, *sidecar_paths(path)) if os.path.exists(item)]
     if found and not overwrite:

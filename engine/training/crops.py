@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Training crops: which to take in an epoch, and how each is cut, augmented and collated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoint.card import Modality, Scenario
+from .augment import (
+    Geometry,
+    Radiometry,
+    change_values,
+    draw_geometry,
+    resize_labels,
+    resize_valid,
+    resize_values,
+    turn,
+)
+from .parts import Part
+from .scenarios import Strategy
+from .splits import TRAIN
+
+# A modality that covers less of a crop's labelled pixels is left out of it.
+_LEAST_COVER = 0.5
+# Positions remembered of each class in each scene: crops are placed around them.
+_POSITIONS = 100_000
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where a crop is cut, and the seed of its radiometric changes and scenario."""
+
+    part: int
+    row: int
+    column: int
+    geometry: Geometry
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A crop: scaled `images` float32 (C, s, s) of the modalities in use, `target` int64 (s, s), -1 for unknown."""
+
+    images: dict[str, np.ndarray]
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that have the same modalities: `images` float32 (B, C, s, s), `target` int64 (B, s, s)."""
+
+    images: dict[str, Tensor]
+    target: Tensor
+
+
+class Sampler:
+    """Draws crops around labelled training pixels; half of them (`balance`) around a class drawn evenly.
+
+    Args:
+        parts: all scenes.
+        classes: number of classes K.
+        crop: side of a crop.
+        scale: range of magnification.
+        balance: share of crops around a pixel of a class that was drawn first, all classes with the same probability;
+            the others are around any labelled pixel.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], classes: int, crop: int, scale: tuple[float, float], balance: float
+    ) -> None:
+        self._parts = parts
+        self._crop, self._scale, self._balance = crop, scale, balance
+        self._counts = np.stack([part.counts(TRAIN, classes) for part in parts])
+        self._places = [[_positions(part, index) for index in range(classes)] for part in parts]
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[Crop]:
+        """Return `count` crops."""
+        return [self._one(rng) for _ in range(count)]
+
+    def _one(self, rng: np.random.Generator) -> Crop:
+        counts = self._counts
+        if rng.random() < self._balance:
+            label = int(rng.choice(np.flatnonzero(counts.sum(axis=0))))
+            part = _weighted(counts[:, label], rng)
+        else:
+            part, label = divmod(_weighted(counts.ravel(), rng), counts.shape[1])
+        places = self._places[part][label]
+        row, column = divmod(int(places[rng.integers(len(places))]), self._parts[part].labels.shape[1])
+        geometry = draw_geometry(self._crop, self._scale, rng)
+        row, column = (
+            _place(position, geometry.side, size, rng)
+            for position, size in zip((row, column), self._parts[part].labels.shape)
+        )
+        return Crop(part, row, column, geometry, int(rng.integers(2**32)))
+
+
+class Cutter:
+    """Makes samples of crops; may be called from several threads.
+
+    A modality that covers less than half of a crop's labelled pixels is left out of it. Where one that stays has no
+    data its image is 0, the mean, as in use, and the pixel is not learned from: in use another scenario decides there.
+
+    Args:
+        parts: all scenes, prepared.
+        modalities: with their scaling.
+        crop: side of a sample.
+        strategy: which of the modalities present to train with.
+        changes: radiometric changes by modality.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        modalities: Sequence[Modality],
+        crop: int,
+        strategy: Strategy,
+        changes: Mapping[str, Radiometry],
+    ) -> None:
+        self._parts = parts
+        self._order = [item.name for item in modalities]
+        self._required = {item.name for item in modalities if item.required}
+        self._crop, self._strategy, self._changes = crop, strategy, changes
+
+    def __call__(self, crop: Crop) -> Sample:
+        """Return the sample of a crop."""
+        part, side = self._parts[crop.part], crop.geometry.side
+        target, layers = _cut(part, crop.row, crop.column, side)
+        target = resize_labels(turn(target, crop.geometry), self._crop).astype(np.int64)
+        values = {name: resize_values(turn(layer.values, crop.geometry), self._crop) for name, layer in layers.items()}
+        valid = {name: resize_valid(turn(layer.valid, crop.geometry), self._crop) for name, layer in layers.items()}
+        rng = np.random.default_rng(crop.seed)
+        chosen = self._strategy(self._available(valid, target >= 0), rng)
+        for name in chosen:
+            target[~valid[name]] = -1
+        images = {
+            name: change_values(values[name], valid[name], self._changes.get(name, Radiometry()), rng)
+            for name in chosen
+        }
+        return Sample(images, target)
+
+    def _available(self, valid: Mapping[str, np.ndarray], labelled: np.ndarray) -> Scenario:
+        """Return the modalities that cover enough of the labelled pixels; if none does, the one that covers most."""
+        total = max(int(labelled.sum()), 1)
+        cover = {name: float((valid[name] & labelled).sum()) / total for name in self._order if name in valid}
+        enough = [name for name in cover if cover[name] >= _LEAST_COVER or name in self._required]
+        return tuple(enough) or (max(cover, key=cover.__getitem__),)
+
+
+def collate(samples: Sequence[Sample]) -> list[Batch]:
+    """Return `samples` grouped by the modalities that they have: those of one group share a forward."""
+    groups: dict[tuple[str, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(tuple(sample.images), []).append(sample)
+    return [
+        Batch(
+            {name: torch.from_numpy(np.stack([item.images[name] for item in group])) for name in names},
+            torch.from_numpy(np.stack([item.target for item in group])),
+        )
+        for names, group in sorted(groups.items())
+    ]
+
+
+def chunks(crops: Sequence[Crop], size: int) -> Iterator[Sequence[Crop]]:
+    """Yield the crops of each step; the last may be fewer."""
+    return (crops[first : first + size] for first in range(0, len(crops), size))
+
+
+def _cut(part: Part, row: int, column: int, side: int) -> tuple[np.ndarray, dict]:
+    """Return labels and layers of a square of a part's window, with nothing known of what lies beyond the window."""
+    top, left, height, width = part.window
+    target = np.full((side, side), -1, part.labels.dtype)
+    rows, columns = (slice(max(first, 0), min(first + side, size)) for first, size in ((row, height), (column, width)))
+    inside = slice(rows.start - row, rows.stop - row), slice(columns.start - column, columns.stop - column)
+    target[inside] = np.where(part.region[rows, columns] == TRAIN, part.labels[rows, columns], -1)
+    layers = part.read(top + row, left + column, side, side)
+    within = np.zeros((side, side), bool)
+    within[inside] = True
+    if not within.all():
+        layers = {
+            name: layer._replace(values=np.where(within, layer.values, np.float32(0)), valid=layer.valid & within)
+            for name, layer in layers.items()
+        }
+    return target, layers
+
+
+def _positions(part: Part, label: int) -> np.ndarray:
+    """Return flat positions in the window of training pixels of a class: all, or evenly spread ones of many."""
+    found = np.flatnonzero((part.labels == label) & (part.region == TRAIN))
+    return found[:: max(1, -(-len(found) // _POSITIONS))]
+
+
+def _weighted(weights: np.ndarray, rng: np.random.Generator) -> int:
+    """Return an index drawn with probability in proportion to whole-number `weights`."""
+    ends = np.cumsum(weights)
+    return int(np.searchsorted(ends, rng.integers(ends[-1]), side="right"))
+
+
+def _place(position: int, side: int, size: int, rng: np.random.Generator) -> int:
+    """Return where a crop of `side` that shows `position` begins: within 0 to `size`, or around it if it is larger."""
+    first = position - int(rng.integers(side))
+    low, high = sorted((0, size - side))
+    return min(max(first, low), high)

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The training loop: epochs of steps, each followed by a validation of all scenarios; interruptible between steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import LacunaError
+from ..events import Reporter
+from ..models.base import SegmentationModel, TrainingSettings
+from .crops import Batch, Crop, Cutter, Sampler, chunks, collate
+from .settings import Recipe
+from .state import Progress
+from .validation import Evaluator, mean_miou
+
+_READERS = 2
+_AHEAD = 4
+
+
+class Trainer:
+    """Trains a model.
+
+    All draws of an epoch come from the seed and its number, so that a training that was interrupted between epochs goes
+    on as if nothing had happened, and two runs on one CPU give the same bits.
+
+    Args:
+        model: on its device.
+        recipe: how to train.
+        crops: crops in an epoch.
+        sampler: draws them.
+        cutter: cuts them.
+        evaluator: measures after an epoch.
+        class_weights: (K) for the loss, or None.
+        device: where to compute.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        recipe: Recipe,
+        crops: int,
+        sampler: Sampler,
+        cutter: Cutter,
+        evaluator: Evaluator,
+        class_weights: Tensor | None,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.model, self._device, self._seed = model, device, seed
+        self._settings, self._every = recipe.settings, recipe.config.validate_every
+        self._crops, self._sampler, self._cutter, self._evaluator = crops, sampler, cutter, evaluator
+        self._weights = None if class_weights is None else class_weights.to(device)
+        self._steps = -(-crops // recipe.settings.batch)
+        self.optimizer = make_optimizer(model, recipe.settings)
+
+    def run(self, progress: Progress, reporter: Reporter, keep: Callable[[Progress], None]) -> Progress:
+        """Train from `progress` to the last epoch.
+
+        Args:
+            progress: where to begin; fresh for a new training.
+            reporter: told of every epoch, and asked between steps whether to go on.
+            keep: is given the progress after every epoch.
+
+        Returns:
+            The progress at the end, with the best weights.
+
+        Raises:
+            LacunaError: `diverged`, the loss is no longer a number.
+            CancelledError: when asked to stop.
+        """
+        if progress.epoch:
+            self._take_up(progress)
+        total = self._settings.epochs
+        reporter.progress(progress.epoch, total, "epochs")
+        for epoch in range(progress.epoch, total):
+            began = time.monotonic()
+            loss = self._epoch(epoch, reporter)
+            entry = {"epoch": epoch + 1, "loss": round(loss, 6)}
+            if (epoch + 1) % self._every == 0 or epoch + 1 == total:
+                self._validate(progress, entry, reporter)
+            progress.history.append(entry)
+            progress.epoch = epoch + 1
+            progress.model = _copy(self.model.state_dict())
+            progress.optimizer = _optimizer_tensors(self.optimizer)
+            progress.seconds += time.monotonic() - began
+            keep(progress)
+            reporter.progress(epoch + 1, total, "epochs")
+        return progress
+
+    def _epoch(self, epoch: int, reporter: Reporter) -> float:
+        """Train one epoch; return the mean loss of its steps."""
+        rng = np.random.default_rng([self._seed, epoch])
+        torch.manual_seed(int(rng.integers(2**62)))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        crops = self._sampler.draw(self._crops, rng)
+        self.model.train()
+        losses = []
+        for step, batches in enumerate(_prefetch(self._cutter, list(chunks(crops, self._settings.batch)))):
+            reporter.check()
+            set_rate(self.optimizer, self._settings, epoch * self._steps + step, self._steps)
+            losses.append(self._step(batches, generator))
+            if not np.isfinite(losses[-1]):
+                raise LacunaError(
+                    "diverged",
+                    f"The loss is {losses[-1]} in epoch {epoch + 1}: the training has diverged.",
+                    "Take a smaller learning rate (lr) or limit the gradient (clip) in the configuration file.",
+                )
+        return float(np.mean(losses))
+
+    def _step(self, batches: Sequence[Batch], generator: torch.Generator) -> float:
+        """Take one step on crops grouped by their modalities; return the loss, the mean over crops."""
+        self.optimizer.zero_grad(set_to_none=True)
+        count, loss = sum(len(batch.target) for batch in batches), 0.0
+        for batch in batches:
+            images = {name: image.to(self._device) for name, image in batch.images.items()}
+            parts = self.model.losses(
+                images, batch.target.to(self._device), generator=generator, class_weights=self._weights
+            )
+            part = parts["total"] * (len(batch.target) / count)
+            part.backward()
+            loss += float(part.detach())
+        if self._settings.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.clip)
+        self.optimizer.step()
+        return loss
+
+    def _validate(self, progress: Progress, entry: dict, reporter: Reporter) -> None:
+        """Measure all scenarios, and keep the weights if they are the best so far."""
+        tallies = self._evaluator(self.model, self._device, reporter)
+        score = mean_miou(tallies)
+        entry["miou"] = round(score, 6)
+        entry["scenarios"] = [
+            {"available": list(scenario), "miou": round(tally.matrix.miou(), 6)} for scenario, tally in tallies.items()
+        ]
+        if score > progress.best_miou:
+            progress.best_miou, progress.best_epoch = score, entry["epoch"]
+            progress.best = _copy(self.model.state_dict())
+        reporter.info(
+            f"Epoch {entry['epoch']} of {self._settings.epochs}: loss {entry['loss']:.4f}, validation mIoU {score:.4f} "
+            f"(mean of {len(tallies)} scenarios; best {progress.best_miou:.4f} in epoch {progress.best_epoch})."
+        )
+
+    def _take_up(self, progress: Progress) -> None:
+        """Set model and optimiser as they were."""
+        self.model.load_state_dict(progress.model)
+        _restore_optimizer(self.optimizer, progress.optimizer)
+
+
+def make_optimizer(model: SegmentationModel, settings: TrainingSettings) -> torch.optim.AdamW:
+    """Return AdamW without weight decay on parameters of one dimension, the encoder at a rate of its own."""
+    encoder = {id(parameter) for parameter in model.encoder_parameters()}
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for parameter in model.parameters():
+        factor = settings.encoder_lr_factor if id(parameter) in encoder else 1.0
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": items, "factor": key[0], "weight_decay": key[1]} for key, items in groups.items()],
+        lr=settings.lr,
+        betas=settings.betas,
+        eps=settings.eps,
+    )
+
+
+def rate_factor(settings: TrainingSettings, step: int, steps: int) -> float:
+    """Return the learning rate of step `step` (from 0) as a share of `lr`: linear warm-up, then polynomial decay.
+
+    Args:
+        settings: with epochs, warm-up and power.
+        step: number of steps before this one, from the beginning of the training.
+        steps: steps in an epoch.
+    """
+    total, warm = settings.epochs * steps, settings.warmup_epochs * steps
+    if step < warm:
+        return settings.warmup_ratio + (1 - settings.warmup_ratio) * step / warm
+    return (1 - (step - warm) / (total - warm)) ** settings.poly_power
+
+
+def set_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, step: int, steps: int) -> None:
+    """Set the learning rate of all groups for a step; arguments as for `rate_factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr * group["factor"] * rate_factor(settings, step, steps)
+
+
+def _prefetch(cutter: Cutter, steps: Sequence[Sequence[Crop]]) -> Iterator[list[Batch]]:
+    """Yield the batches of each step in order, cut beforehand in threads."""
+    with ThreadPoolExecutor(_READERS, "lacuna-crops") as pool:
+        waiting: list[Future[list[Batch]]] = []
+        try:
+            for crops in steps:
+                waiting.append(pool.submit(lambda chosen: collate([cutter(crop) for crop in chosen]), crops))
+                if len(waiting) > _AHEAD:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return copies of the optimiser's tensors by `INDEX.NAME`."""
+    state = optimizer.state_dict()["state"]
+    return _copy({f"{index}.{name}": value for index, values in state.items() for name, value in values.items()})
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give the optimiser the tensors that `_optimizer_tensors` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The scenes of a manifest, opened: rasters on their reference grids, labels, and what each pixel is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..checkpoint.card import Modality
+from ..errors import LacunaError
+from ..events import Reporter
+from ..jobs import SourceSpec
+from ..raster.grid import Grid, extent_text
+from ..raster.scaling import scale
+from ..raster.scene import Layer, Scene
+from .labels import Window, read_labels
+from .manifest import Manifest, SceneEntry
+from .splits import GAP, REGIONS, TRAIN, VALIDATION, split_blocks, split_groups
+from .statistics import BandStatistics
+
+_BLOCK = 1024
+# Scaled scenes up to this size together (numbers of 4 bytes) stay in memory; larger ones are read window by window.
+_CACHED = 2**28
+
+
+@dataclass
+class Part:
+    """A scene of the manifest, or the part of it that its extent leaves.
+
+    Attributes:
+        entry: what the manifest says of it.
+        scene: its rasters on the reference grid.
+        window: the part that labels are for (row, column, height, width).
+        labels: class indices (height, width) of the window, -1 for none.
+        region: what each pixel of the window is for (`splits`).
+        modalities: how its values are scaled; set by `prepare`.
+    """
+
+    entry: SceneEntry
+    scene: Scene
+    window: Window
+    labels: np.ndarray
+    region: np.ndarray
+    modalities: dict[str, Modality] = field(default_factory=dict)
+    _cache: dict[str, Layer] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The scene's name in the manifest."""
+        return self.entry.name
+
+    def counts(self, region: int, classes: int) -> np.ndarray:
+        """Return how many labelled pixels of each class (int64, K) lie in a region."""
+        known = self.labels[(self.region == region) & (self.labels >= 0)]
+        return np.bincount(known, minlength=classes)
+
+    def target(self, region: int) -> np.ndarray:
+        """Return the labels of one region, -1 in all others."""
+        return np.where(self.region == region, self.labels, -1)
+
+    def read(self, row: int, column: int, height: int, width: int) -> dict[str, Layer]:
+        """Return the scaled layers of a window of the scene's grid; 0 where invalid, and outside the grid."""
+        if not self._cache:
+            return self._read(row, column, height, width)
+        return {name: _cut(layer, row, column, height, width) for name, layer in self._cache.items()}
+
+    def prepare(self, modalities: Sequence[Modality], keep: bool) -> None:
+        """Set how values are scaled, and read the whole scene into memory if it is to be kept there."""
+        self.modalities = {item.name: item for item in modalities}
+        if keep:
+            self._cache = self._read(0, 0, self.scene.grid.height, self.scene.grid.width)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the whole scene has."""
+        grid = self.scene.grid
+        return grid.height * grid.width * sum(self.scene.source(name).count for name in self.scene.names)
+
+    def _read(self, row: int, column: int, height: int, width: int) -> dict[str, Layer]:
+        found = {}
+        for name, layer in self.scene.read(row, column, height, width).items():
+            values = scale(layer.values, self.modalities[name].scaling)
+            found[name] = Layer(np.where(layer.valid, values, np.float32(0)), layer.valid)
+        return found
+
+
+def open_parts(manifest: Manifest, reporter: Reporter) -> list[Part]:
+    """Open the scenes of a manifest and read their labels; scenes without any label are left out, which is said.
+
+    Raises:
+        LacunaError: as for `Scene` and `read_labels`; `required-modality`, a scene lacks one; `no-labels`, none has
+            labels; `no-overlap`, an extent lies outside its scene.
+    """
+    parts: list[Part] = []
+    try:
+        for entry in manifest.scenes:
+            reporter.check()
+            part = _open(entry, manifest, reporter)
+            if (part.labels >= 0).any():
+                parts.append(part)
+            else:
+                reporter.warn(f"Scene {entry.name} has no labelled pixel and is left out ({entry.labels}).")
+                part.scene.close()
+        if not parts:
+            text = f"No scene of {manifest.path} has a labelled pixel."
+            raise LacunaError("no-labels", text, "Check the labels, their nodata value, and what is ignored.")
+    except BaseException:
+        close_parts(parts)
+        raise
+    _warn_of_overlaps(parts, reporter)
+    return parts
+
+
+def close_parts(parts: Sequence[Part]) -> None:
+    """Close the files of all parts."""
+    for part in parts:
+        part.scene.close()
+
+
+def divide(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> None:
+    """Set what the pixels of all parts are for, as the manifest says.
+
+    A scene that names no split goes with those of its group that do, else the rule decides.
+
+    Raises:
+        LacunaError: `bad-split`, the rule cannot divide them; `no-labels`, nothing is left for training or validation.
+    """
+    classes = len(manifest.classes)
+    sides = {part.entry.group: part.entry.split for part in parts if part.entry.split is not None}
+    for part in parts:
+        part.region[:] = REGIONS[sides.get(part.entry.group, "train")]
+    free = [part for part in parts if part.entry.group not in sides]
+    if free and manifest.split.method == "group":
+        counts = np.stack([part.counts(TRAIN, classes) for part in free])
+        for part, side in zip(free, split_groups([item.entry.group for item in free], counts, manifest.split)):
+            part.region[:] = side
+    elif free:
+        for part, region in zip(free, split_blocks([item.labels for item in free], classes, manifest.split)):
+            part.region[:] = region
+    _check_division(parts, manifest, reporter)
+
+
+def count_classes(parts: Sequence[Part], region: int, classes: int) -> np.ndarray:
+    """Return how many labelled pixels of each class (int64, K) all parts have in a region."""
+    return np.sum([part.counts(region, classes) for part in parts], axis=0)
+
+
+def measure(parts: Sequence[Part], modalities: Sequence[Modality], reporter: Reporter) -> list[Modality]:
+    """Return the modalities with the statistics, scaling and resolution range of the training pixels.
+
+    Statistics are over all valid pixels of training regions, labelled or not.
+
+    Raises:
+        LacunaError: `no-valid-pixels`, a modality has none in any training region.
+    """
+    training = [part for part in parts if (part.region == TRAIN).any()]
+    measured = []
+    for modality in modalities:
+        holders = [part for part in training if modality.name in part.scene.names]
+        gathered = BandStatistics(len(modality.bands), sum(part.region.size for part in holders))
+        for part in holders:
+            _gather(part, modality.name, gathered)
+        if gathered.count == 0:
+            text = f"Modality {modality.name} has no valid pixel in any training scene."
+            raise LacunaError("no-valid-pixels", text, "Give it in a scene for training, or leave it out.")
+        measured.append(_complete(modality, gathered.result(), holders, reporter))
+    return measured
+
+
+def prepare(parts: Sequence[Part], modalities: Sequence[Modality]) -> None:
+    """Make all parts ready to be read, the first ones from memory as far as 1 GB of it reaches."""
+    left = _CACHED
+    for part in parts:
+        keep = part.numbers <= left
+        part.prepare(modalities, keep)
+        left -= part.numbers if keep else 0
+
+
+def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> Part:
+    missing = [item.name for item in manifest.modalities if item.required and item.name not in entry.sources]
+    if missing:
+        raise LacunaError(
+            "required-modality",
+            f"Scene {entry.name} of {manifest.path} lacks {', '.join(missing)}, which the manifest requires.",
+            "Give a raster for it, or set required = false.",
+        )
+    sources = {name: SourceSpec(path) for name, path in entry.sources.items()}
+    scene = Scene(manifest.modalities, sources, reference=manifest.reference, reporter=reporter)
+    try:
+        window = _window(entry, scene.grid)
+        labels = read_labels(entry, scene.grid, window, manifest.classes, manifest.ignore, reporter)
+    except BaseException:
+        scene.close()
+        raise
+    return Part(entry, scene, window, labels, np.full(labels.shape, TRAIN, np.uint8))
+
+
+def _window(entry: SceneEntry, grid: Grid) -> Window:
+    """Return the window of the grid that the scene's extent leaves: snapped outwards, within the grid."""
+    if entry.extent is None:
+        return 0, 0, grid.height, grid.width
+    inner = grid.outward(entry.extent)
+    columns, rows = grid.to_pixels(np.array([inner.transform.c]), np.array([inner.transform.f]))
+    row, column = round(float(rows[0])), round(float(columns[0]))
+    top, left = max(row, 0), max(column, 0)
+    height = min(row + inner.height, grid.height) - top
+    width = min(column + inner.width, grid.width) - left
+    if height < 1 or width < 1:
+        found = f"Scene {entry.name} has the extent {list(entry.extent)}, but covers {extent_text(grid)}."
+        raise LacunaError("no-overlap", found, "Give an extent inside it, in the CRS of its reference modality.")
+    return top, left, height, width
+
+
+def _gather(part: Part, name: str, gathered: BandStatistics) -> None:
+    """Add the valid training pixels of one modality of a part."""
+    top, left, height, width = part.window
+    for row in range(0, height, _BLOCK):
+        for column in range(0, width, _BLOCK):
+            wanted = part.region[row : row + _BLOCK, column : column + _BLOCK] == TRAIN
+            if wanted.any():
+                layer = part.scene.read(top + row, left + column, *wanted.shape)[name]
+                gathered.update(layer.values[:, layer.valid & wanted])
+
+
+def _complete(
+    modality: Modality, statistics: dict[str, list[float]], holders: Sequence[Part], reporter: Reporter
+) -> Modality:
+    """Return `modality` with what was measured."""
+    chain = modality.scaling
+    if not chain:
+        flat = [band for band, value in zip(modality.bands, statistics["std"]) if value == 0]
+        if flat:
+            reporter.warn(f"Modality {modality.name}: {', '.join(flat)} has one value in all training scenes.")
+        spread = [value or 1.0 for value in statistics["std"]]
+        chain = [{"type": "z_score", "mean": statistics["mean"], "std": spread}]
+    return replace(modality, scaling=chain, statistics=statistics, resolution=_ground_range(modality.name, holders))
+
+
+def _ground_range(name: str, holders: Sequence[Part]) -> list[float] | None:
+    """Return the range of pixel sizes, in metres, of the rasters of a modality."""
+    sizes = [float(f"{part.scene.source(name).grid.ground_resolution:.6g}") for part in holders]
+    return [min(sizes), max(sizes)] if np.isfinite(sizes).all() else None
+
+
+def _cut(layer: Layer, row: int, column: int, height: int, width: int) -> Layer:
+    """Return a window of a layer, which may stick out of it: it is invalid there."""
+    values, valid = np.zeros((len(layer.values), height, width), np.float32), np.zeros((height, width), bool)
+    top, bottom = max(row, 0), min(row + height, layer.valid.shape[0])
+    left, right = max(column, 0), min(column + width, layer.valid.shape[1])
+    if top < bottom and left < right:
+        inside = slice(top - row, bottom - row), slice(left - column, right - column)
+        values[(slice(None), *inside)] = layer.values[:, top:bottom, left:right]
+        valid[inside] = layer.valid[top:bottom, left:right]
+    return Layer(values, valid)
+
+
+def _check_division(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> None:
+    """Raise LacunaError for a side without labels; warn of classes that are missing on a side."""
+    for region, side, split in ((TRAIN, "training", "train"), (VALIDATION, "validation", "validation")):
+        counts = count_classes(parts, region, len(manifest.classes))
+        if not counts.any():
+            raise LacunaError(
+                "no-labels",
+                f"{manifest.path} leaves no labelled pixel for {side}.",
+                f'Give a scene split = "{split}", or change the table split (validation, block, gap).',
+            )
+        absent = [item.name for item, count in zip(manifest.classes, counts) if count == 0]
+        if absent:
+            reporter.warn(f"No labels for {side} of: {', '.join(absent)}.")
+    gap = sum(int(((part.region == GAP) & (part.labels >= 0)).sum()) for part in parts)
+    if gap:
+        reporter.info(f"{gap} labelled pixels lie in the gap around validation blocks and are not used.")
+
+
+def _warn_of_overlaps(parts: Sequence[Part], reporter: Reporter) -> None:
+    """Warn of scenes that show the same ground on different sides, or that may come to lie on different sides."""
+    for index, first in enumerate(parts):
+        for second in parts[index + 1 :]:
+            apart = first.entry.split is None or first.entry.split != second.entry.split
+            if apart and first.entry.group != second.entry.group and _overlap(first, second):
+                reporter.warn(
+                    f"Scenes {first.name} and {second.name} overlap on the ground: if one trains and the other "
+                    "validates or tests, the measured accuracy is too high. Give them one group or extents apart."
+                )
+
+
+def _overlap(first: Part, second: Part) -> bool:
+    """Return whether the windows of two parts in one CRS overlap."""
+    if first.scene.grid.crs != second.scene.grid.crs:
+        return False
+    a, b = (part.scene.grid.window_bounds(*part.window) for part in (first, second))
+    step = 0.5 * min(first.scene.grid.resolution)
+    return min(a[2], b[2]) - max(a[0], b[0]) > step and min(a[3], b[3]) - max(a[1], b[1]) > step

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The settings of a training: those of the architecture's preset, changed by a configuration file (TOML).
+
+The file has two tables, both optional: `model`, the architecture's own settings, and `training` (`docs/manifest.md`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..jobs import TrainJob
+from ..models.base import TrainingSettings
+from ..models.config import bad_config, checked
+from ..models.registry import architecture
+from .augment import Radiometry
+from .tables import read_toml
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The table `training`. What is None is left to the architecture's preset (see `TrainingSettings`).
+
+    Attributes:
+        crops: crops in an epoch; None: enough to cover the training pixels once, at least eight batches.
+        balance: share of crops around a pixel of a class drawn first, all with the same probability.
+        scale: smallest and largest magnification of crops.
+        class_weights: weights of classes in the loss: `none`; `sqrt`, 1 / sqrt(frequency); `inverse`, 1 / frequency.
+        strategy: which of a crop's modalities are given to the model (`scenarios`).
+        validate_every: epochs from one validation to the next; the last epoch is always validated.
+        tile: side of the tiles of validation, and of those the card suggests.
+        radiometry: for a modality the changes of its scaled values (`augment.Radiometry`).
+    """
+
+    lr: float | None = None
+    encoder_lr_factor: float | None = None
+    weight_decay: float | None = None
+    eps: float | None = None
+    epochs: int | None = None
+    warmup_epochs: int | None = None
+    warmup_ratio: float | None = None
+    poly_power: float | None = None
+    batch: int | None = None
+    crop: int | None = None
+    clip: float | None = None
+    crops: int | None = None
+    balance: float = 0.5
+    scale: list[float] = field(default_factory=lambda: [0.8, 1.25])
+    class_weights: Literal["none", "sqrt", "inverse"] = "sqrt"
+    strategy: Literal["full", "uniform"] = "full"
+    validate_every: int = 1
+    tile: int = 256
+    radiometry: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps", "clip", "epochs", "batch", "crop", "crops", "validate_every", "tile"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}, expected a number above 0")
+        for name in ("encoder_lr_factor", "weight_decay", "warmup_epochs", "warmup_ratio", "poly_power"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} is {value}, expected at least 0")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance is {self.balance}, expected a share from 0 to 1")
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale is {self.scale}, expected the smallest and the largest magnification")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        settings: optimiser, schedule, batch and crop.
+        config: all else of the table `training`.
+        model: settings of the architecture.
+        changes: radiometric changes by modality.
+        sha256: of the configuration file, or "".
+    """
+
+    settings: TrainingSettings
+    config: TrainingConfig
+    model: dict[str, Any]
+    changes: dict[str, Radiometry]
+    sha256: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings in effect, as JSON values for the card."""
+        config = {key: value for key, value in asdict(self.config).items() if value is not None}
+        settings = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.settings).items()
+        }
+        return {**config, **settings}
+
+
+def read_recipe(job: TrainJob, modalities: Sequence[str]) -> Recipe:
+    """Return how `job` asks to train: its preset, its configuration file, its own options, the later the stronger.
+
+    Args:
+        job: the request.
+        modalities: names of the manifest's modalities.
+
+    Raises:
+        LacunaError: `unknown-architecture`; `file-missing`, `file-unreadable`; `bad-config`, naming key and value.
+    """
+    kind = architecture(job.architecture)
+    tables: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
+    if job.config is not None:
+        root = read_toml(job.config, "bad-config")
+        tables = {name: root.take(name, dict, default={}) for name in tables}
+        root.finish()
+    config = checked(TrainingConfig, tables["training"], f"table training of {job.config}")
+    settings = kind.settings(job.preset)
+    own = {item.name for item in fields(TrainingSettings)}
+    asked = {key: value for key, value in asdict(config).items() if key in own and value is not None}
+    if job.epochs is not None:
+        asked["epochs"] = job.epochs
+    settings = replace(settings, **asked)
+    # A shorter training keeps a warm-up in proportion, rather than one that never ends.
+    settings = replace(settings, warmup_epochs=min(settings.warmup_epochs, settings.epochs // 4))
+    model = {**kind.preset_config(job.preset), **tables["model"]}
+    if job.encoder is not None:
+        model["encoder"] = job.encoder
+    digest = "" if job.config is None else hashlib.sha256(Path(job.config).read_bytes()).hexdigest()
+    return Recipe(settings, config, model, _changes(config, modalities, str(job.config)), digest)
+
+
+def _changes(config: TrainingConfig, modalities: Sequence[str], path: str) -> dict[str, Radiometry]:
+    """Return the radiometric changes by modality."""
+    subject = f"table training.radiometry of {path}"
+    found = {}
+    for name, values in config.radiometry.items():
+        if name not in modalities:
+            raise bad_config(subject, f"names {name!r}", f"Modalities of the manifest are {', '.join(modalities)}.")
+        if not isinstance(values, dict):
+            raise bad_config(subject, f"has {name} = {values!r}", "Give a table of offset, gain and noise.")
+        found[name] = checked(Radiometry, values, f"{subject}, {name},")
+    return found
