@@ -58,11 +58,14 @@ def test_a_pixel_is_inside_where_its_centre_is(write):
     assert polygons.bounds == pytest.approx(box(2.4, 3.6, 5.5, 7.5).bounds)
 
 
-def test_borders_through_centres_are_exact_in_spite_of_rounded_coordinates():
-    grid = Grid(UTM, Affine(0.1, 0, 543175.3, 0, -0.1, 4142625.7), 120, 120)
+@pytest.mark.parametrize(
+    ("left", "top", "size"), [(543175.3, 4142625.7, 0.1), (9.1234567, 49.7654321, 8.983152841195163e-05)]
+)
+def test_borders_through_centres_are_exact_in_spite_of_rounded_coordinates(left, top, size):
+    grid = Grid(UTM, Affine(size, 0, left, 0, -size, top), 120, 120)
     for k in range(100):
-        x, y = 543175.3 + 0.1 * (k + 0.5), 4142625.7 - 0.1 * (k + 0.5)
-        square = Polygons("", np.array([shapely.box(x, y - 1, x + 1, y)]))
+        x, y = left + size * (k + 0.5), top - size * (k + 0.5)
+        square = Polygons("", np.array([shapely.box(x, y - 10 * size, x + 10 * size, y)]))
         assert Painter(square, grid).mask(0, 0, 120, 120).sum() == 100
 
 
