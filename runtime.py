@@ -42,9 +42,9 @@ quick, names = sys.argv[1] == "quick", sys.argv[2:]
 found = {"python": list(sys.version_info[:3]), "packages": {}, "faults": {}, "devices": []}
 for name in names:
     try:
-        if quick:
-            if importlib.util.find_spec(name) is None:
-                raise ImportError("not installed")
+        if importlib.util.find_spec(name) is None:
+            found["faults"][name] = "not installed"
+        elif quick:
             found["packages"][name] = ""
         else:
             found["packages"][name] = str(getattr(importlib.import_module(name), "__version__", ""))

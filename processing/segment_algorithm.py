@@ -75,6 +75,7 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         super().__init__()
         self._job: Optional[SegmentJob] = None
         self._exports = Exports()
+        self._problem: Optional[LacunaError] = None
         self._results: dict[str, str] = {}
         self._stylers: list[_Styler] = []
 
@@ -209,12 +210,15 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
     def prepareAlgorithm(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> bool:
-        """Take from layers and project, on the main thread, all that the run needs."""
+        """Take from layers and project, on the main thread, all that the run needs.
+
+        What is wrong is raised in `processAlgorithm`: of an error here `processing.run` says only that there was one.
+        """
         try:
             self._prepare(parameters, context)
         except LacunaError as problem:
             self._exports.remove()
-            raise QgsProcessingException(str(problem)) from None
+            self._problem = problem
         return True
 
     def processAlgorithm(
@@ -232,6 +236,8 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
                 feedback.pushInfo(str(event.get("text", "")))
 
         try:
+            if self._problem is not None:
+                raise self._problem
             run_segment(self._job, self._exports, listen, feedback.isCanceled)
         except CancelledError:
             feedback.pushInfo(tr("Cancelled: nothing was written."))
@@ -330,7 +336,7 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         source = self.parameterAsSource(parameters, self.AREA, context)
         if source is None:
             if parameters.get(self.AREA):
-                raise QgsProcessingException(self.invalidSourceError(parameters, self.AREA))
+                raise LacunaError("layer-broken", self.invalidSourceError(parameters, self.AREA))
             return None
         return self._exports.polygons(source, source.sourceCrs())
 
@@ -339,6 +345,8 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         outputs = {}
         for name in (self.OUTPUT, self.CONFIDENCE, self.PROBABILITIES, self.EVIDENCE):
             path = self.parameterAsOutputLayer(parameters, name, context)
+            if path and not path.lower().endswith((".tif", ".tiff")):
+                raise UsageError("bad-value", tr("{}: {} is no GeoTIFF.").format(name, path), tr("End it with .tif."))
             if path:
                 outputs[name] = path
             if path and context.willLoadLayerOnCompletion(path):

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any, Optional
 
 from qgis.core import Qgis, QgsApplication
-from qgis.gui import QgsDockWidget
-from qgis.PyQt.QtWidgets import QPushButton, QWidget
+from qgis.gui import QgsDockWidget, QgsMessageBarItem
+from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
 from .. import runtime
 from ..compat import tr
@@ -18,6 +20,10 @@ from .forms import load_form
 from .options_page import PAGE
 from .segment_page import SegmentPage
 from .task import WorkTask
+
+# What icon and cross, and a button, take of the width of a message.
+MESSAGE_MARGIN = 110
+BUTTON_WIDTH = 100
 
 
 class LacunaDock(QgsDockWidget):
@@ -50,15 +56,29 @@ class LacunaDock(QgsDockWidget):
 
     def show_error(self, problem: LacunaError) -> None:
         """Show an error with its hint until it is closed; one of the engine's Python leads to the options."""
-        item = self.messageBar.createMessage(problem.text, problem.hint)
-        if problem.code in ("engine-missing", "engine-incomplete"):
+        about_engine = problem.code in ("engine-missing", "engine-incomplete")
+        text = f"{escape(problem.text)}<br><b>{escape(problem.hint)}</b>"
+        item = self._push(text, Qgis.MessageLevel.Critical, MESSAGE_MARGIN + BUTTON_WIDTH * about_engine)
+        if about_engine:
             button = QPushButton(tr("Options…"), item)
             button.clicked.connect(lambda: self.iface.showOptionsDialog(self.iface.mainWindow(), PAGE))
-            item.layout().addWidget(button)
-        self.messageBar.pushWidget(item, Qgis.MessageLevel.Critical, 0)
+            item.layout().addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
 
     def _show_warning(self, text: str) -> None:
-        self.messageBar.pushMessage(text, Qgis.MessageLevel.Warning, 0)
+        self._push(escape(text), Qgis.MessageLevel.Warning, MESSAGE_MARGIN)
+
+    def _push(self, text: str, level: Any, margin: int) -> QgsMessageBarItem:
+        """Show rich text in the message bar, whole: a message bar of its own makes room for one line only."""
+        label = QLabel(text.replace("\n", "<br>"), self.messageBar)
+        label.setObjectName("messageText")
+        label.setTextFormat(Qt.TextFormat.RichText)
+        label.setWordWrap(True)
+        label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        label.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
+        label.setMinimumHeight(label.heightForWidth(max(180, self.width() - margin)))
+        item = QgsMessageBarItem(label, level, 0, self.messageBar)
+        self.messageBar.pushItem(item)
+        return item
 
     def _show_runtime(self, report: Report) -> None:
         """Offer the devices of an engine that can run, or say why it cannot."""

@@ -45,7 +45,7 @@ class ModalityRow(QWidget):
         for combo, empty in ((self.layerCombo, tr("not available")), (self.maskCombo, tr("none"))):
             combo.setFilters(QgsMapLayerProxyModel.Filter.RasterLayer)
             combo.setAllowEmptyLayer(True, empty)
-            combo.setLayer(None)
+            combo.setCurrentIndex(0)
         self.band_combos = [self._add_band(number, band) for number, band in enumerate(modality.bands)]
         self.details.hide()
         self.browseButton.clicked.connect(self._browse)
@@ -60,9 +60,17 @@ class ModalityRow(QWidget):
         """Return the chosen raster, or None for *not available*."""
         return self.layerCombo.currentLayer() or self._files.get(self.layerCombo.currentText())
 
+    def offer(self, layer: Optional[QgsRasterLayer]) -> None:
+        """Choose a layer that was guessed, or *not available*."""
+        if layer is None:
+            self.layerCombo.setCurrentIndex(0)
+        else:
+            self.layerCombo.setLayer(layer)
+
     def set_layer(self, layer: Optional[QgsRasterLayer]) -> None:
-        """Choose a layer of the project, or *not available*."""
-        self.layerCombo.setLayer(layer)
+        """Choose a layer of the project, or *not available*, for good: no guess overrules it."""
+        self.touched = True
+        self.offer(layer)
 
     def add_file(self, path: str) -> None:
         """Choose a raster file that is no layer of the project."""
@@ -106,8 +114,10 @@ class ModalityRow(QWidget):
         problem = self.problem()
         if problem:
             say(self.coverLabel, problem, WARNING_COLOR)
-        elif self.layer() is None or share is None:
+        elif self.layer() is None:
             say(self.coverLabel, "")
+        elif share is None:
+            say(self.coverLabel, " ")
         elif share == 0:
             say(self.coverLabel, tr("does not overlap the area"), WARNING_COLOR)
         elif share > 0.9995:
@@ -144,7 +154,7 @@ class ModalityRow(QWidget):
             for number in range(1, layer.bandCount() + 1 if layer is not None and layer.isValid() else 1):
                 combo.addItem(layer.bandName(number), number)
             combo.blockSignals(False)
-        self.detailsButton.setEnabled(layer is not None)
+        self.detailsButton.setVisible(layer is not None)
         if layer is None:
             self.detailsButton.setChecked(False)
         self.nodataEdit.setText(_user_nodata(layer))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Optional
 
 from qgis.PyQt.QtCore import QRectF, QSize, Qt
-from qgis.PyQt.QtGui import QColor, QPainter, QPaintEvent, QPalette
+from qgis.PyQt.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent, QPalette
 from qgis.PyQt.QtWidgets import QSizePolicy, QWidget
 
 from ..compat import tr
@@ -55,8 +55,9 @@ class ScoreBars(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         line, font = self._line(), self.font()
-        widths = [self.fontMetrics().horizontalAdvance(name) for name, _, _ in self._rows]
-        names = min(max(widths, default=0) * 1.1 + 8, self.width() * 0.55)
+        font.setBold(True)
+        widths = [QFontMetrics(font).horizontalAdvance(name) for name, _, _ in self._rows]
+        names = min(max(widths, default=0) + 10, self.width() * 0.6)
         numbers = self.fontMetrics().horizontalAdvance("0.000") + 8
         ink = self.palette().color(QPalette.ColorRole.WindowText)
         for row, (name, miou, current) in enumerate(self._rows):

@@ -75,6 +75,10 @@ class SegmentPage(QWidget):
         self._timer.setSingleShot(True)
         self._timer.setInterval(30)
         self._timer.timeout.connect(self.refresh)
+        # The combo boxes learn of new layers by the same signal as this page, and perhaps after it.
+        self._guesser = QTimer(self)
+        self._guesser.setSingleShot(True)
+        self._guesser.timeout.connect(self._guess_layers)
         self._fill_choices()
         self._connect()
         self._list_checkpoints()
@@ -113,21 +117,25 @@ class SegmentPage(QWidget):
         self.cancelButton.clicked.connect(self.cancel)
         self.canvas.extentsChanged.connect(self._follow_canvas)
         self.canvas.destinationCrsChanged.connect(self._follow_canvas)
-        QgsProject.instance().layersAdded.connect(self._guess_layers)
+        QgsProject.instance().layersAdded.connect(self._follow_layers)
         QgsProject.instance().layersRemoved.connect(self._follow_project)
 
     def shut(self) -> None:
         """Cancel a running job and let go of canvas and project."""
         self.cancel()
         self._timer.stop()
+        self._guesser.stop()
         self.canvas.extentsChanged.disconnect(self._follow_canvas)
         self.canvas.destinationCrsChanged.disconnect(self._follow_canvas)
-        QgsProject.instance().layersAdded.disconnect(self._guess_layers)
+        QgsProject.instance().layersAdded.disconnect(self._follow_layers)
         QgsProject.instance().layersRemoved.disconnect(self._follow_project)
 
     def _follow_canvas(self) -> None:
         if self.visibleRadio.isChecked():
             self._timer.start()
+
+    def _follow_layers(self) -> None:
+        self._guesser.start()
 
     def _follow_project(self) -> None:
         self._timer.start()
@@ -171,7 +179,7 @@ class SegmentPage(QWidget):
         self.rows = [ModalityRow(item, self.modalitiesGroup) for item in self.card.modalities] if self.card else []
         for row in self.rows:
             self.rowsLayout.addWidget(row)
-            row.set_layer(kept.get(row.modality.name))
+            row.offer(kept.get(row.modality.name))
             row.changed.connect(self._timer.start)
         say(self.classesLabel, classes_html(self.card) if self.card else tr("Choose a checkpoint."))
         self.cardText.setHtml(card_html(self.card, path) if self.card else "")
@@ -184,7 +192,7 @@ class SegmentPage(QWidget):
         layers = [item for item in QgsProject.instance().mapLayers().values() if isinstance(item, QgsRasterLayer)]
         for row in self.rows:
             if row.layer() is None and not row.touched:
-                row.set_layer(guess(row.modality, [item for item in layers if item.isValid() and item not in taken]))
+                row.offer(guess(row.modality, [item for item in layers if item.isValid() and item not in taken]))
                 taken.append(row.layer())
         self._timer.start()
 
@@ -235,11 +243,15 @@ class SegmentPage(QWidget):
     def _show_scores(self, bound: list[str], partial: list[str]) -> None:
         """Show the measured accuracy of the scenario that these layers make, among the others."""
         self.scoresGroup.setVisible(self.card is not None)
+        self.modalitiesGroup.setVisible(self.card is not None)
         if self.card is None:
             return
         current = self.card.effective(tuple(bound)) if bound else None
         self.scoreBars.set_card(self.card, current)
-        measured = current is None or self.card.miou(current) is not None
+        miou = self.card.miou(current) if current else None
+        measured = current is None or miou is not None
+        title = tr("Expected accuracy")
+        self.scoresGroup.setTitle(title if miou is None else tr("{}: mIoU {:.2f}").format(title, miou))
         words = score_words(self.card, bound, partial) if bound else tr("Bind a raster to at least one modality.")
         say(self.scoresLabel, words, "" if measured else WARNING_COLOR)
         on = self.card.scores_on

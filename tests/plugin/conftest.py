@@ -13,7 +13,8 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 _links = tempfile.TemporaryDirectory(prefix="lacuna-tests-")
 (Path(_links.name) / "lacuna").symlink_to(CHECKOUT, target_is_directory=True)
-sys.path.insert(0, _links.name)
+# `python -m pytest` puts the checkout itself on the path, where its `processing` would hide that of QGIS.
+sys.path[:] = [_links.name, *(entry for entry in sys.path if Path(entry or os.curdir).resolve() != CHECKOUT)]
 
 SAMPLE = CHECKOUT / "resources" / "sample"
 CHECKPOINT = CHECKOUT / "resources" / "checkpoints" / "landcover-s2-s1-dem.safetensors"
@@ -75,3 +76,22 @@ def engine(tmp_path):
         return [str(script)]
 
     return write
+
+
+@pytest.fixture
+def checkpoint() -> str:
+    """Return the path of the bundled checkpoint."""
+    return str(CHECKPOINT)
+
+
+@pytest.fixture
+def sample(qgis_new_project) -> dict:
+    """Return the layers of the sample scene in a new project, by modality of the bundled checkpoint."""
+    from qgis.core import QgsProject, QgsRasterLayer
+
+    layers = {}
+    for modality, name in (("elevation", "dem"), ("radar", "s1"), ("optical", "s2")):
+        layers[modality] = QgsRasterLayer(str(SAMPLE / f"{name}.tif"), name)
+        assert layers[modality].isValid(), SAMPLE / f"{name}.tif"
+        QgsProject.instance().addMapLayer(layers[modality])
+    return layers
