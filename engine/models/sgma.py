@@ -84,7 +84,8 @@ class Projector(nn.Module):
     """MP: brings the features of one modality at one scale into the space that all modalities share.
 
     Depthwise convolutions of 11, 7 and 3 side by side, summed, then a 1 x 1 convolution; no biases. The three are one
-    convolution whose kernel is the sum of theirs, which is how they are computed.
+    convolution whose kernel is the sum of theirs, which is how they are computed. It starts close to the identity, so
+    that training begins from what the encoder sees at the pixel, not from a random blur of 11 by 11 cells.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -94,6 +95,10 @@ class Projector(nn.Module):
             nn.Conv2d(width, width, size, padding=size // 2, groups=width, bias=False) for size in KERNELS
         )
         self.pointwise = nn.Linear(width, width, bias=False)
+        with torch.no_grad():
+            for conv in self.depthwise:
+                conv.weight.mul_(0.3)
+            self.depthwise[-1].weight[:, :, 1, 1] += 1.0
 
     def kernel(self) -> Tensor:
         """Return the kernel (C, 1, 11, 11) of the summed depthwise convolutions."""

@@ -66,6 +66,14 @@ def test_the_projector_is_three_depthwise_convolutions_side_by_side():
         torch.testing.assert_close(projector(x), wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_the_projector_starts_close_to_the_pixel():
+    projector = Projector(64, 64)
+    kernel = projector.kernel()[:, 0]
+    centre = kernel[:, 5, 5]
+    rest = (kernel**2).sum((1, 2)) - centre**2
+    assert (centre > 0.7).all() and (rest < 0.5 * centre**2).all()
+
+
 def test_prototypes_are_means_weighted_over_all_places():
     fusion = SemanticFusion(6, 4, 2)
     tokens = torch.randn(1, 3, 10, 6)
