@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from osgeo import gdal
 from qgis.core import QgsFeature, QgsGeometry, QgsProject, QgsRasterLayer, QgsRectangle, QgsVectorLayer
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtWidgets import QCheckBox, QRadioButton
@@ -49,6 +50,12 @@ def segment(page, qtbot):
     return waited.args[0]
 
 
+def pixels(layer):
+    """Return the values of the first band; a copy, for a block's data go with the block."""
+    block = layer.dataProvider().block(1, layer.extent(), layer.width(), layer.height())
+    return bytes(block.data())
+
+
 def legend(layer):
     """Return the entries of the legend that QGIS shows: value, name, colour."""
     return [(int(item.value), item.label, item.color.name()) for item in layer.renderer().classes()]
@@ -61,7 +68,19 @@ def layer_of(path):
 def test_layers_are_bound_by_their_names_and_bands(page, sample):
     assert {item.modality.name: item.layer() for item in page.rows} == sample
     assert row(page, "optical").coverLabel.text() == "full cover"
-    assert row(page, "optical").detailsButton.text() == "bands: by name"
+
+
+@pytest.mark.parametrize(("names", "words"), [(("VH", "vv"), "bands: by name"), (("", ""), "bands: by order")])
+def test_how_the_bands_are_found_is_said(page, sample, tmp_path, names, words):
+    path, radar = str(tmp_path / "radar.tif"), sample["radar"]
+    dataset = gdal.GetDriverByName("GTiff").Create(path, 9, 9, 2, gdal.GDT_Float32)
+    dataset.SetProjection(radar.crs().toWkt())
+    dataset.SetGeoTransform([radar.extent().xMinimum(), 10, 0, radar.extent().yMaximum(), 0, -10])
+    for number, name in enumerate(names, 1):
+        dataset.GetRasterBand(number).SetDescription(name)
+    dataset = None
+    row(page, "radar").add_file(path)
+    assert row(page, "radar").detailsButton.text() == words
 
 
 def test_layers_that_come_later_are_bound_too(qgis_canvas, qgis_new_project, checkpoint, qtbot, request):
@@ -107,8 +126,7 @@ def test_without_radar_the_panel_says_so(page, tmp_path, qtbot, checkpoint):
 def test_a_second_run_shows_in_the_same_layer(page, tmp_path, qtbot):
     segment(page, qtbot)
     count, layer = QgsProject.instance().count(), layer_of(tmp_path / "classes.tif")
-    extent = layer.extent()
-    first = layer.dataProvider().block(1, extent, layer.width(), layer.height()).data()
+    first = pixels(layer)
     page.refresh()
     assert "replaced" in page.outputLabel.text()
     for name in ("optical", "radar"):
@@ -116,7 +134,7 @@ def test_a_second_run_shows_in_the_same_layer(page, tmp_path, qtbot):
     page.refresh()
     segment(page, qtbot)
     assert QgsProject.instance().count() == count
-    assert layer.dataProvider().block(1, extent, layer.width(), layer.height()).data() != first
+    assert pixels(layer) != first
 
 
 def test_a_temporary_file_when_no_output_is_named(page, qtbot):
@@ -255,13 +273,10 @@ def test_a_layer_that_only_qgis_can_read_is_exported(page, sample, tmp_path, qtb
     page.refresh()
     segment(page, qtbot)
     first, second = layer_of(tmp_path / "classes.tif"), layer_of(tmp_path / "virtual.tif")
-    blocks = [item.dataProvider().block(1, extent, item.width(), item.height()).data() for item in (first, second)]
-    assert blocks[0] == blocks[1]
+    assert pixels(first) == pixels(second)
 
 
 def test_partial_cover_is_said(page, sample, tmp_path, qtbot):
-    from osgeo import gdal
-
     half = str(tmp_path / "s1_half.tif")
     radar = sample["radar"]
     gdal.Translate(half, radar.source(), srcWin=[0, 0, radar.width() // 2, radar.height()])

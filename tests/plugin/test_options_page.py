@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Settings > Options > Lacuna: what it keeps, what it checks, and that nothing is installed without a click."""
+
+from __future__ import annotations
+
+import pytest
+from qgis.core import QgsApplication
+from qgis.PyQt.QtCore import Qt
+
+from lacuna.settings import Settings
+from lacuna.ui.options_page import OptionsPage
+
+
+@pytest.fixture
+def page(qgis_app, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setattr(QgsApplication, "qgisSettingsDirPath", staticmethod(lambda: f"{tmp_path}/"))
+    page = OptionsPage()
+    qtbot.addWidget(page)
+    page.show()
+    return page
+
+
+def check(page, qtbot):
+    qtbot.mouseClick(page.form.checkButton, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: page._task is None, timeout=120_000)
+    return page.form.stateLabel.text()
+
+
+def test_the_chosen_interpreter_is_kept_when_accepted(page):
+    page.form.interpreterWidget.setFilePath("/opt/python")
+    assert Settings().interpreter == ""
+    page.apply()
+    assert Settings().interpreter == "/opt/python"
+
+
+def test_check_tells_versions_and_devices(page, engine_python, qtbot):
+    text = check(page, qtbot)
+    assert "torch 2." in text
+    assert "CPU" in text
+
+
+def test_check_tells_what_is_missing(page, qtbot):
+    page.form.interpreterWidget.setFilePath("/usr/bin/python3")
+    assert "torch" in check(page, qtbot)
+    assert "engine needs" in page.form.stateLabel.text()
+
+
+def test_size_and_place_are_shown_beforehand_and_nothing_is_made(page, tmp_path):
+    assert "GB" in page.form.buildCombo.currentText()
+    assert str(tmp_path) in page.form.environmentLabel.text()
+    assert not page.form.removeButton.isEnabled()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_remove(page, tmp_path, qtbot):
+    page.folder.mkdir(parents=True)
+    (page.folder / "file").write_text("x")
+    page._show_environment()
+    qtbot.mouseClick(page.form.removeButton, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: page._task is None, timeout=10_000)
+    assert not page.folder.exists()
+    assert "removed" in page.form.stateLabel.text()
+
+
+def test_the_report_does_not_tell_the_home_folder(page, engine_python, qtbot, monkeypatch):
+    monkeypatch.setenv("HOME", str(engine_python).split("/.venv")[0])
+    qtbot.mouseClick(page.form.reportButton, Qt.MouseButton.LeftButton)
+    text = QgsApplication.clipboard().text()
+    assert "Lacuna 0." in text
+    assert "~/.venv" in text
