@@ -33,7 +33,7 @@ def read_labels(
     grid: Grid,
     window: Window,
     classes: Sequence[ClassInfo],
-    ignore: Sequence[int],
+    ignore: Sequence[int | str],
     reporter: Reporter,
 ) -> np.ndarray:
     """Return the labels of a scene.
@@ -46,7 +46,7 @@ def read_labels(
         grid: its reference grid.
         window: the part of it that is wanted (row, column, height, width).
         classes: those of the manifest.
-        ignore: label values without a class.
+        ignore: label values, or texts of a field, without a class.
         reporter: told of what was resampled or contradicts itself.
 
     Returns:
@@ -67,7 +67,7 @@ def _from_raster(
     grid: Grid,
     window: Window,
     classes: Sequence[ClassInfo],
-    ignore: Sequence[int],
+    ignore: Sequence[int | str],
     reporter: Reporter,
 ) -> np.ndarray:
     """Return the labels of a scene whose labels are a raster."""
@@ -82,7 +82,7 @@ def _from_raster(
         if positions.offset is None:
             reporter.info(f"{source}: brought to the reference grid by nearest pixels.")
         table = {float(item.value): index for index, item in enumerate(classes)}
-        table.update({float(value): _NONE for value in ignore})
+        table.update({float(value): _NONE for value in ignore if not isinstance(value, str)})
         found, unknown = np.full(window[2:], _NONE, np.int64), Counter()
         for row, height in _strips(window[2]):
             read = (window[0] + row, window[1], height, window[3])
@@ -104,7 +104,7 @@ def _indices(values: np.ndarray, valid: np.ndarray, table: dict[float, int], unk
     return found
 
 
-def _check_known(unknown: Counter[float], what: str, classes: Sequence[ClassInfo], ignore: Sequence[int]) -> None:
+def _check_known(unknown: Counter[float], what: str, classes: Sequence[ClassInfo], ignore: Sequence[int | str]) -> None:
     """Raise LacunaError if labels hold values that the manifest does not list."""
     if not unknown:
         return
@@ -134,7 +134,7 @@ def _from_polygons(
     grid: Grid,
     window: Window,
     classes: Sequence[ClassInfo],
-    ignore: Sequence[int],
+    ignore: Sequence[int | str],
     reporter: Reporter,
 ) -> np.ndarray:
     """Return the labels of a scene whose labels are polygons."""

@@ -56,8 +56,10 @@ class SceneEntry:
 class Manifest:
     """What to train on.
 
-    A modality whose `scaling` is an empty list is to be scaled by the mean and standard deviation of the training
-    scenes.
+    Attributes:
+        ignore: label values, or texts of a field of polygons, without a class.
+        modalities: one whose `scaling` is empty is scaled by mean and standard deviation of the training scenes.
+        split: how scenes that name no split are divided; None: all of them are for training.
     """
 
     path: str
@@ -65,8 +67,8 @@ class Manifest:
     classes: list[ClassInfo]
     modalities: list[Modality]
     scenes: list[SceneEntry]
-    ignore: list[int] = field(default_factory=list)
-    split: SplitRule = SplitRule()
+    ignore: list[int | str] = field(default_factory=list)
+    split: SplitRule | None = SplitRule()
     name: str = ""
     description: str = ""
     licence: str = ""
@@ -89,14 +91,15 @@ def read_manifest(path: str) -> Manifest:
     modalities = _modalities(root.table("modalities"))
     reference = root.choice("reference", [item.name for item in modalities])
     classes = _classes(root)
+    scenes = _scenes(root, [item.name for item in modalities])
     manifest = Manifest(
         path=os.path.abspath(path),
         reference=reference,
         classes=classes,
         modalities=modalities,
-        scenes=_scenes(root, [item.name for item in modalities]),
+        scenes=scenes,
         ignore=_ignore(root, classes),
-        split=_split(root.table("split", default={})),
+        split=_split(root, scenes),
         name=root.take("name", str, default=Path(path).resolve().stem),
         description=root.take("description", str, default=""),
         licence=root.take("licence", str, default=""),
@@ -125,12 +128,13 @@ def _classes(root: Table) -> list[ClassInfo]:
     return classes
 
 
-def _ignore(root: Table, classes: list[ClassInfo]) -> list[int]:
-    """Return the label values without a class."""
-    ignore = root.items("ignore", int, default=[])
-    both = [value for value in ignore if value in [item.value for item in classes]]
+def _ignore(root: Table, classes: list[ClassInfo]) -> list[int | str]:
+    """Return the label values, or texts of a field, without a class."""
+    ignore = root.items("ignore", int, str, default=[])
+    known = [*(item.value for item in classes), *(item.name.strip().casefold() for item in classes)]
+    both = [value for value in ignore if (value.strip().casefold() if isinstance(value, str) else value) in known]
     if both:
-        raise root.fault(f"lists the value {both[0]} under ignore and under classes", "Leave it out of one of them.")
+        raise root.fault(f"lists {both[0]!r} under ignore and under classes", "Leave it out of one of them.")
     return ignore
 
 
@@ -168,9 +172,11 @@ def _scaling(table: Table) -> list[dict[str, Any]]:
     return [found] if isinstance(found, dict) else found
 
 
-def _split(table: Table) -> SplitRule:
-    """Return the rule of the table `split`."""
-    default = SplitRule()
+def _split(root: Table, scenes: list[SceneEntry]) -> SplitRule | None:
+    """Return the rule of the table `split`; without that the default, or None where scenes name validation."""
+    table, default = root.table("split", default={}), SplitRule()
+    if "split" not in root and any(scene.split == "validation" for scene in scenes):
+        return None
     rule = SplitRule(
         table.choice("method", METHODS, default=default.method),
         *(table.take(key, int, default=getattr(default, key)) for key in ("block", "gap")),

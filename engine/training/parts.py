@@ -132,12 +132,13 @@ def divide(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> Non
     for part in parts:
         part.region[:] = REGIONS[sides.get(part.entry.group, "train")]
     free = [part for part in parts if part.entry.group not in sides]
-    if free and manifest.split.method == "group":
+    rule = manifest.split
+    if free and rule is not None and rule.method == "group":
         counts = np.stack([part.counts(TRAIN, classes) for part in free])
-        for part, side in zip(free, split_groups([item.entry.group for item in free], counts, manifest.split)):
+        for part, side in zip(free, split_groups([item.entry.group for item in free], counts, rule)):
             part.region[:] = side
-    elif free:
-        for part, region in zip(free, split_blocks([item.labels for item in free], classes, manifest.split)):
+    elif free and rule is not None:
+        for part, region in zip(free, split_blocks([item.labels for item in free], classes, rule)):
             part.region[:] = region
     _check_division(parts, manifest, reporter)
 

@@ -79,9 +79,10 @@ def split_groups(groups: Sequence[str], counts: np.ndarray, rule: SplitRule) -> 
 
 
 def split_blocks(labels: Sequence[np.ndarray], classes: int, rule: SplitRule) -> list[np.ndarray]:
-    """Return for each scene what its pixels are for, decided by square blocks.
+    """Return for each scene what its pixels are for, decided by square blocks, in every scene anew.
 
-    No training pixel lies within `rule.gap` pixels (in rows or columns) of a validation block: such pixels are GAP.
+    No training pixel lies within `rule.gap` pixels (in rows or columns) of a validation block: such pixels are GAP. A
+    scene with labels in one block only is for training.
 
     Args:
         labels: class indices (h, w) of each scene, -1 for none.
@@ -92,36 +93,40 @@ def split_blocks(labels: Sequence[np.ndarray], classes: int, rule: SplitRule) ->
         For each scene uint8 (h, w): TRAIN, VALIDATION or GAP.
 
     Raises:
-        LacunaError: `bad-split`, fewer than two blocks have labels.
+        LacunaError: `bad-split`, in no scene do two blocks have labels.
     """
-    blocks, counts = [], []
-    for scene, indices in enumerate(labels):
-        for row in range(0, indices.shape[0], rule.block):
-            for column in range(0, indices.shape[1], rule.block):
-                known = indices[row : row + rule.block, column : column + rule.block]
-                known = known[known >= 0]
-                if known.size:
-                    blocks.append((scene, row, column))
-                    counts.append(np.bincount(known, minlength=classes))
-    if len(blocks) < 2:
+    regions = [np.full(indices.shape, TRAIN, np.uint8) for indices in labels]
+    for region, indices in zip(regions, labels):
+        corners, counts = _blocks(indices, classes, rule.block)
+        if len(corners) > 1:
+            picked = choose_validation(counts, rule.validation, rule.seed)
+            _paint(region, [corner for corner, take in zip(corners, picked) if take], rule)
+    if not any((region == VALIDATION).any() for region in regions):
         raise LacunaError(
             "bad-split",
-            f"Labels fill only {len(blocks)} block of {rule.block} pixels, which cannot be divided.",
+            f"In no scene do labels fill two blocks of {rule.block} pixels, so none can be divided.",
             "Take smaller blocks (block in the table split), or name the split of each scene.",
         )
-    picked = choose_validation(np.array(counts), rule.validation, rule.seed)
-    return _paint([indices.shape for indices in labels], [block for block, take in zip(blocks, picked) if take], rule)
-
-
-def _paint(
-    shapes: Sequence[tuple[int, int]], chosen: Sequence[tuple[int, int, int]], rule: SplitRule
-) -> list[np.ndarray]:
-    """Return the regions of scenes of `shapes` in which the blocks `chosen` (scene, row, column) are validation."""
-    regions = [np.full(shape, TRAIN, np.uint8) for shape in shapes]
-    for scene, row, column in chosen:
-        rows = slice(max(row - rule.gap, 0), row + rule.block + rule.gap)
-        columns = slice(max(column - rule.gap, 0), column + rule.block + rule.gap)
-        regions[scene][rows, columns] = GAP
-    for scene, row, column in chosen:
-        regions[scene][row : row + rule.block, column : column + rule.block] = VALIDATION
     return regions
+
+
+def _blocks(labels: np.ndarray, classes: int, side: int) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Return the corners (row, column) of blocks that have labels, and their labelled pixels by class (blocks, K)."""
+    corners, counts = [], []
+    for row in range(0, labels.shape[0], side):
+        for column in range(0, labels.shape[1], side):
+            known = labels[row : row + side, column : column + side]
+            known = known[known >= 0]
+            if known.size:
+                corners.append((row, column))
+                counts.append(np.bincount(known, minlength=classes))
+    return corners, np.array(counts)
+
+
+def _paint(region: np.ndarray, corners: Sequence[tuple[int, int]], rule: SplitRule) -> None:
+    """Mark the blocks at `corners` as validation in `region`, and what is too near to them as gap."""
+    for row, column in corners:
+        rows = slice(max(row - rule.gap, 0), row + rule.block + rule.gap)
+        region[rows, max(column - rule.gap, 0) : column + rule.block + rule.gap] = GAP
+    for row, column in corners:
+        region[row : row + rule.block, column : column + rule.block] = VALIDATION

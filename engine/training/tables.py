@@ -70,7 +70,8 @@ class Table:
         self._known.append(key)
         if key not in self._values:
             if default is _REQUIRED:
-                raise self.fault(f"lacks {self.place(key)}", f"Give {_words(kinds)} for it.")
+                found = ", ".join(self) or "none"
+                raise self.fault(f"lacks {self.place(key)}", f"Give {_words(kinds)} for it; keys found are {found}.")
             return default
         value = self._values[key]
         if not any(_is(value, kind) for kind in kinds):
