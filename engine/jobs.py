@@ -138,7 +138,7 @@ class TrainJob:
 
     def part_paths(self) -> list[str]:
         """Return the files in which unfinished work lies; whoever kills the engine removes them."""
-        return [self.output + ".part"]
+        return [self.output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
 
     def check(self) -> None:
         """Raise UsageError for values that no manifest could make right."""
