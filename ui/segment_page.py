@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from qgis.core import (
+    Qgis,
     QgsApplication,
     QgsFeatureRequest,
     QgsMapLayerProxyModel,
+    QgsMessageLog,
     QgsProcessingUtils,
     QgsProject,
     QgsRasterLayer,
@@ -29,6 +31,7 @@ from ..engine.jobs import PRECISIONS, SegmentJob
 from ..exports import Exports
 from ..segmentation import BUNDLED_CHECKPOINTS, duration, progress_words
 from ..settings import Settings
+from ..stub import LOG_TAG
 from .card_text import card_html, classes_html
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .modality_row import ModalityRow
@@ -393,9 +396,12 @@ class SegmentPage(QWidget):
             self.progressBar.setRange(0, max(event["total"], 1))
             self.progressBar.setValue(event["done"])
             self.progressLabel.setText(progress_words(event))
-        elif event.get("level") == "warning":
+            return
+        text, warning = str(event.get("text", "")), event.get("level") == "warning"
+        QgsMessageLog.logMessage(text, LOG_TAG, Qgis.MessageLevel.Warning if warning else Qgis.MessageLevel.Info, False)
+        if warning:
             self._warnings += 1
-            self.warned.emit(str(event.get("text", "")))
+            self.warned.emit(text)
 
     def _finish(self, result: dict[str, Any]) -> None:
         """Bring the layers into the project and sum up the run."""
