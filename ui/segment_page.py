@@ -306,7 +306,7 @@ class SegmentPage(QWidget):
         side = self.tileSpin.value()
         tile = (side, side) if side else tuple(self.card.tile)
         overlap = self.overlapSpin.value() if self.overlapSpin.value() >= 0 else min(2 * self.card.margin, *tile)
-        count = tile_count(self._grid, tile, min(overlap, min(tile) // 2))
+        count = tile_count(self._grid, tile, min(overlap, min(tile) // 2), self.card.stride)
         words = tr("{} tiles of {} x {}").format(count, *tile) if count > 1 else tr("1 tile")
         pace = Settings().seconds_per_tile(self._pace_key())
         return words + (tr(", about {} going by the last run").format(duration(max(1, pace * count))) if pace else "")
