@@ -60,6 +60,7 @@ def test_changes_of_values_by_modality(read):
         ("[training]\nepochs = 1.5", "epochs = 1.5"),
         ("[training]\nclip = -1", "clip is -1"),
         ("[training]\nbalance = 2", "balance is 2"),
+        ("[training]\naverage = 1.0", "average is 1.0"),
         ("[training]\nscale = [1.0]", "scale is [1.0]"),
         ("[training]\nscale = [0, 1]", "scale is [0, 1]"),
         ('[training]\nstrategy = "anyseg"', "strategy = 'anyseg'"),

@@ -23,6 +23,7 @@ def progress():
     return Progress(
         epoch=3,
         model={"a.weight": torch.randn(3, 2), "a.count": torch.tensor(7)},
+        average={"a.weight": torch.randn(3, 2), "a.count": torch.tensor(7)},
         optimizer={"0.exp_avg": torch.randn(3, 2), "0.step": torch.tensor(5.0)},
         best={"a.weight": torch.randn(3, 2), "a.count": torch.tensor(6)},
         best_epoch=2,
@@ -38,7 +39,7 @@ def test_what_is_read_is_what_was_written(tmp_path, progress, heard):
     found = load_progress(path, "mark", heard[0])
     for name in ("epoch", "best_epoch", "best_miou", "history", "seconds"):
         assert getattr(found, name) == getattr(progress, name)
-    for group in ("model", "optimizer", "best"):
+    for group in ("model", "average", "optimizer", "best"):
         wanted = getattr(progress, group)
         assert set(getattr(found, group)) == set(wanted)
         assert all(torch.equal(getattr(found, group)[name], tensor) for name, tensor in wanted.items())
