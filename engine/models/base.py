@@ -125,6 +125,31 @@ class SegmentationModel(nn.Module, ABC):
     def preset_config(cls, preset: str = "default") -> dict[str, Any]:
         """Return the configuration values that `preset` sets; those of a user override them."""
 
+    @classmethod
+    def import_published(
+        cls, state: Mapping[str, Tensor], config: Mapping[str, Any], channels: Mapping[str, int], classes: int
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the configuration and the state of our network that computes what published weights compute.
+
+        Args:
+            state: tensors under the names of the published code.
+            config: settings that the importer was given; what the weights themselves tell may be left out.
+            channels: number of channels of each modality by name, in the order of the weights' inputs.
+            classes: number of classes.
+
+        Returns:
+            The settings for `registry.build`, and the tensors that `load_state_dict` of the network takes.
+
+        Raises:
+            LacunaError: `bad-import` where tensors are missing, left over or of another shape, or contradict `config`,
+                `channels` or `classes`; or where nothing was published for this architecture.
+        """
+        raise LacunaError(
+            "bad-import",
+            f"No published weights are known for architecture {cls.architecture}.",
+            "Name the architecture that the weights belong to, or train one.",
+        )
+
     def config(self) -> dict[str, Any]:
         """Return the configuration as JSON values, from which `registry.build` makes the same network."""
         return asdict(self.model_config)

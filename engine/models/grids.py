@@ -18,6 +18,12 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
 
 
+def pad_to_least(image: Tensor, least: int) -> Tensor:
+    """Return `image` (B, C, h, w), its last row and column repeated until no side is shorter than `least`."""
+    down, right = max(least - image.shape[-2], 0), max(least - image.shape[-1], 0)
+    return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
+
+
 def crop_cells(features: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     """Return the cells of `features` (B, C, ., .) of `stride` that cover some pixel of an image of `size` (h, w)."""
     return features[..., : -(-size[0] // stride), : -(-size[1] // stride)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import bad_config, checked
 from .base import Encoder, StemMode
+from .mit import MITS, Mit
 from .pvt_v2 import VARIANTS, PvtV2
 from .resnet import RESNETS, ResNet, SmallResNet
 
@@ -15,6 +16,7 @@ _ENCODERS: dict[str, tuple[type[Encoder], Any]] = {
     "resnet_small": (SmallResNet, None),
     **{name: (ResNet, variant) for name, variant in RESNETS.items()},
     **{name: (PvtV2, variant) for name, variant in VARIANTS.items()},
+    **{name: (Mit, variant) for name, variant in MITS.items()},
 }
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ..config import bad_config
 from ..layers import module_key
 
 StemMode = Literal["auto", "own", "repeat"]
@@ -70,9 +71,37 @@ class Encoder(nn.Module, ABC):
     def make_stem(self, channels: int, domains: list[str]) -> nn.Module:
         """Return a new stem for images of `channels` channels of `domains`; it is called with image and domain."""
 
-    @abstractmethod
     def features(self, x: Tensor, domain: str) -> list[Tensor]:
-        """Return the four maps that follow from `x`, the output of the stem."""
+        """Return the four maps (B, C_i, H / s_i, W / s_i) that follow from `x`, the output of the stem."""
+        maps = []
+        for index in range(len(self.strides)):
+            x = self.stage(index, x, domain)
+            maps.append(x)
+        return maps
+
+    def stage(self, index: int, x: Tensor, domain: str) -> Tensor:
+        """Return map `index` (B, C_i, H / s_i, W / s_i), for networks that exchange features between the stages.
+
+        Args:
+            index: which map, from 0.
+            x: what `enter` returned, for the first map; else the map before it, which the caller may have changed.
+            domain: whose image it is.
+
+        Raises:
+            LacunaError: `bad-config` from an encoder that only runs as a whole.
+        """
+        raise bad_config(
+            f"encoder {type(self).__name__}",
+            "cannot be run stage by stage",
+            "Choose another encoder, or an architecture that fuses after the encoder.",
+        )
+
+    def enter(self, image: Tensor, domain: str) -> Tensor:
+        """Return the output of the stem for `image` (B, C, h, w), a single channel repeated where the stem has more."""
+        key, channels = self.plan[domain]
+        if image.shape[1] != channels:
+            image = image.expand(-1, channels, -1, -1)
+        return self.stems[key](image, domain)
 
     def forward(self, image: Tensor, domain: str | None = None) -> list[Tensor]:
         """Return the four maps of `image` (B, C, h, w), sides multiples of the last stride.
@@ -82,10 +111,7 @@ class Encoder(nn.Module, ABC):
             domain: which; may be left out where the encoder has only one.
         """
         domain = next(iter(self.inputs)) if domain is None else domain
-        key, channels = self.plan[domain]
-        if image.shape[1] != channels:
-            image = image.expand(-1, channels, -1, -1)
-        return self.features(self.stems[key](image, domain), domain)
+        return self.features(self.enter(image, domain), domain)
 
     def published_name(self, name: str) -> str:
         """Return the name under which a single published encoder holds our tensor `name`: stem and domain left out."""

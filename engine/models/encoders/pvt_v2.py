@@ -174,13 +174,10 @@ class PvtV2(Encoder):
         """Return a patch embedding with 7 x 7 patches, 4 pixels apart."""
         return PatchEmbedding(channels, self.out_channels[0], 7, 4)
 
-    def features(self, x: Tensor, domain: str) -> list[Tensor]:
-        """Return the maps (B, C_i, H / s_i, W / s_i) of the four stages."""
-        maps = []
-        for index, stage in enumerate(self.stages):
-            x = stage(x if index == 0 else stage.downsample(x.permute(0, 3, 1, 2)))
-            maps.append(x.permute(0, 3, 1, 2))
-        return maps
+    def stage(self, index: int, x: Tensor, domain: str) -> Tensor:
+        """Return map `index`; see `Encoder.stage`."""
+        stage = self.stages[index]
+        return stage(x if index == 0 else stage.downsample(x)).permute(0, 3, 1, 2)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -196,14 +196,11 @@ class ResNet(Encoder):
         """Return the published stem, with norms for `domains` alone."""
         return Stem(channels, self.stride, lambda width: DomainBatchNorm(width, domains))
 
-    def features(self, x: Tensor, domain: str) -> list[Tensor]:
-        """Return the maps (B, C_i, H / s_i, W / s_i) of the four stages."""
-        maps = []
-        for stage in self.layers:
-            for block in stage:
-                x = block(x, domain)
-            maps.append(x)
-        return maps
+    def stage(self, index: int, x: Tensor, domain: str) -> Tensor:
+        """Return map `index`; see `Encoder.stage`."""
+        for block in self.layers[index]:
+            x = block(x, domain)
+        return x
 
 
 class SmallResNet(Encoder):
@@ -238,13 +235,19 @@ class SmallResNet(Encoder):
         return SmallStem(channels, self.width, self.stride, ChannelNorm)
 
     def features(self, x: Tensor, domain: str) -> list[Tensor]:
-        """Return the maps (B, C_i, H / s_i, W / s_i) of the four stages."""
+        """Return the four maps; each stage goes on from the one before without the norm that ends its map."""
         maps = []
         for stage, norm in zip(self.layers, self.norms):
             for block in stage:
                 x = block(x, domain)
             maps.append(norm(x))
         return maps
+
+    def stage(self, index: int, x: Tensor, domain: str) -> Tensor:
+        """Return map `index`; see `Encoder.stage`. Here a stage goes on from the map as the caller gives it, normed."""
+        for block in self.layers[index]:
+            x = block(x, domain)
+        return self.norms[index](x)
 
 
 RESNETS = {

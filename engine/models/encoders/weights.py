@@ -2,8 +2,8 @@
 """Published weights of encoders: their names, and how they are fitted to stems and norms of several modalities.
 
 Canonical names are those of an encoder here with stems and domains left out (`Encoder.published_name`), such as
-`stem.proj.weight` or `layers.0.0.norm1.weight`. Recognised besides: PVT-v2 as timm and as its authors name it, and
-ResNet as torchvision and timm name it.
+`stem.proj.weight` or `layers.0.0.norm1.weight`. Recognised besides: PVT-v2 as timm and as its authors name it, MiT as
+its authors and as Hugging Face's transformers name it, and ResNet as torchvision and timm name it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...errors import LacunaError
 from .base import Encoder
+from .segformer_names import original_names
 
 _CLASSIFIER = re.compile(r"(head|fc)\.(weight|bias)")
 _RENAMES = [
@@ -33,6 +34,7 @@ _PARTS = [("dwconv.dwconv.", "dwconv."), ("downsample.0.", "downsample.conv."), 
 
 def canonical(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return `weights` under canonical names, the classifier left out; names that are canonical already stay."""
+    weights = original_names(weights)
     return {_canonical_name(name): value for name, value in weights.items() if not _CLASSIFIER.fullmatch(name)}
 
 
@@ -46,6 +48,15 @@ def _canonical_name(name: str) -> str:
     for old, new in _PARTS:
         name = name.replace(old, new)
     return re.sub(r"\.bn([1-3])\.", r".norm\1.", name)
+
+
+def mit_name(name: str) -> str:
+    """Return the name under which the authors of MiT and PVT-v2 publish the tensor of canonical `name`."""
+    name = re.sub(r"^stem\.", "patch_embed1.", name)
+    name = re.sub(r"^stages\.(\d)\.downsample\.", lambda found: f"patch_embed{int(found[1]) + 1}.", name)
+    name = re.sub(r"^stages\.(\d)\.blocks\.", lambda found: f"block{int(found[1]) + 1}.", name)
+    name = re.sub(r"^stages\.(\d)\.norm\.", lambda found: f"norm{int(found[1]) + 1}.", name)
+    return name.replace(".dwconv.", ".dwconv.dwconv.")
 
 
 def load_published(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:

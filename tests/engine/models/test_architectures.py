@@ -22,7 +22,11 @@ CASES = {
     "sgma-stride-1": ("sgma", {"encoder_options": {**TINY, "stem_stride": 1}, "head_width": 16}),
     "sgma-pvt": ("sgma", {"encoder": "pvt_v2_b0", "stem": "repeat", "head_width": 16}),
     "sgma-resnet": ("sgma", {"encoder": "resnet18", "fusion_widths": [16, 16, 24, 24], "head_width": 16}),
+    "cmx-small": ("cmx", {"encoder_options": TINY, "head_width": 16}),
+    "cmx-mit": ("cmx", {"encoder": "mit_b0", "stem": "repeat", "head_width": 16, "norm": "batch", "pad": False}),
 }
+# What makes a step of the objective use all modalities it is given.
+ALL = {"sgma": {"sgf_dropout": 0.0}, "cmx": {"scenarios": "full"}}
 MODALITIES = {"optical": 4, "sar": 2, "dsm": 1, "type": 3}
 CLASSES = 5
 
@@ -127,7 +131,7 @@ def test_layers_of_an_absent_modality_get_no_gradient(case, absent):
 
 
 def test_gradients_reach_every_parameter(case):
-    model = make(case, sgf_dropout=0.0).train()
+    model = make(case, **ALL[CASES[case][0]]).train()
     generator = torch.Generator().manual_seed(0)
     for _ in range(2):
         losses = model.losses(draw(MODALITIES), torch.randint(-1, CLASSES, (2, 64, 64)), generator=generator)
