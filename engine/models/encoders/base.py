@@ -47,6 +47,7 @@ class Encoder(nn.Module, ABC):
         out_channels: channels of the four maps.
         strides: their strides in pixels of the input; images must be padded to a multiple of the last.
         heads: attention heads that suit each map.
+        stem_channels: channels of the stem's own map, at the first stride; None where the stem gives no map.
     """
 
     Options: ClassVar[type]
@@ -54,6 +55,7 @@ class Encoder(nn.Module, ABC):
     out_channels: tuple[int, int, int, int]
     strides: tuple[int, int, int, int]
     heads: tuple[int, int, int, int]
+    stem_channels: int | None = None
 
     def __init__(self, inputs: Mapping[str, int], stem: StemMode = "auto") -> None:
         super().__init__()
@@ -74,6 +76,13 @@ class Encoder(nn.Module, ABC):
     def features(self, x: Tensor, domain: str) -> list[Tensor]:
         """Return the four maps that follow from `x`, the output of the stem."""
 
+    def enter(self, image: Tensor, domain: str) -> Tensor:
+        """Return the output of the stem for `image` (B, C, h, w), a single channel repeated where the stem has more."""
+        key, channels = self.plan[domain]
+        if image.shape[1] != channels:
+            image = image.expand(-1, channels, -1, -1)
+        return self.stems[key](image, domain)
+
     def forward(self, image: Tensor, domain: str | None = None) -> list[Tensor]:
         """Return the four maps of `image` (B, C, h, w), sides multiples of the last stride.
 
@@ -82,10 +91,16 @@ class Encoder(nn.Module, ABC):
             domain: which; may be left out where the encoder has only one.
         """
         domain = next(iter(self.inputs)) if domain is None else domain
-        key, channels = self.plan[domain]
-        if image.shape[1] != channels:
-            image = image.expand(-1, channels, -1, -1)
-        return self.features(self.stems[key](image, domain), domain)
+        return self.features(self.enter(image, domain), domain)
+
+    def levels(self, image: Tensor, domain: str | None = None) -> list[Tensor]:
+        """Return five maps: the stem's, then the four of `forward`; without `stem_channels` the first of them twice."""
+        if self.stem_channels is None:
+            maps = self(image, domain)
+            return [maps[0], *maps]
+        domain = next(iter(self.inputs)) if domain is None else domain
+        x = self.enter(image, domain)
+        return [x, *self.features(x, domain)]
 
     def published_name(self, name: str) -> str:
         """Return the name under which a single published encoder holds our tensor `name`: stem and domain left out."""
