@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,15 @@ IGNORE = -1
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How an architecture is trained under a preset. AdamW; linear warm-up, then polynomial decay, both by iteration.
+    """How an architecture is trained under a preset: linear warm-up, then the schedule, both by step of the optimiser.
 
     Attributes:
         lr: learning rate after the warm-up.
         encoder_lr_factor: the encoder's learning rate as a multiple of `lr` (below 1 for encoders that come trained).
-        weight_decay: decoupled weight decay; never on parameters of one dimension (norms, biases).
-        betas: exponential decay rates of AdamW's moments.
-        eps: AdamW's epsilon.
+        weight_decay: decoupled with `adamw`, else added to the gradient; never on parameters of one dimension (norms,
+            biases).
+        betas: exponential decay rates of the moments, for `adamw` and `adam`.
+        eps: epsilon of `adamw` and `adam`.
         epochs: passes over the training crops.
         warmup_epochs: how many of them warm up.
         warmup_ratio: share of `lr` that the warm-up starts from.
@@ -33,6 +34,15 @@ class TrainingSettings:
         batch: crops in one step; memory grows with it.
         crop: side of a training crop, in pixels of the reference grid.
         clip: largest norm of the gradient, or None.
+        optimizer: `adamw`, `adam` or `sgd`.
+        momentum: of `sgd`.
+        nesterov: whether it is Nesterov's.
+        schedule: `poly`; `cosine_restarts`, from `lr` to 0 as half a cosine, again and again; or `step`, every
+            `decay_epochs` epochs times `decay_factor`.
+        restart_steps: steps of the optimiser in one period of `cosine_restarts`.
+        decay_epochs: epochs between two decays of `step`.
+        decay_factor: factor of each of them.
+        accumulation: batches whose mean gradient makes one step of the optimiser.
     """
 
     lr: float
@@ -47,6 +57,14 @@ class TrainingSettings:
     eps: float = 1e-8
     encoder_lr_factor: float = 1.0
     clip: float | None = None
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: float = 0.9
+    nesterov: bool = False
+    schedule: Literal["poly", "cosine_restarts", "step"] = "poly"
+    restart_steps: int = 1
+    decay_epochs: int = 1
+    decay_factor: float = 0.1
+    accumulation: int = 1
 
 
 class SegmentationModel(nn.Module, ABC):

@@ -55,15 +55,28 @@ def to_reference(features: Tensor, size: tuple[int, int], reference: tuple[int, 
     """
     if size == reference:
         return features
-    rows, columns = (_weights(size[axis], reference[axis], stride).to(features) for axis in (0, 1))
+    count = (-(-reference[0] // stride), -(-reference[1] // stride))
+    return resample(features, count, (size[0] / reference[0], size[1] / reference[1]))
+
+
+def resample(features: Tensor, count: tuple[int, int], ratio: tuple[float, float]) -> Tensor:
+    """Return `features` (B, C, h, w) on another grid with the same first corner, by the rule of `to_reference`.
+
+    Args:
+        features: maps on their own grid.
+        count: rows and columns of the other grid.
+        ratio: height and width of its cells, in cells of `features`; any positive numbers.
+    """
+    if count == tuple(features.shape[-2:]) and ratio == (1.0, 1.0):
+        return features
+    rows, columns = (_weights(features.shape[axis - 2], count[axis], ratio[axis]).to(features) for axis in (0, 1))
     return torch.matmul(torch.matmul(rows, features), columns.T)
 
 
-def _weights(pixels: int, reference: int, stride: int) -> Tensor:
-    """Return the (reference cells, own cells) matrix of interpolation along one axis; its rows sum to 1."""
-    own = torch.arange(-(-pixels // stride), dtype=torch.float64)
-    cells = torch.arange(-(-reference // stride), dtype=torch.float64)
-    ratio = pixels / reference
-    centres = ((cells + 0.5) * ratio - 0.5).clamp(0, len(own) - 1)
+def _weights(given: int, count: int, ratio: float) -> Tensor:
+    """Return the (count, given) matrix of interpolation along one axis; its rows sum to 1."""
+    own = torch.arange(given, dtype=torch.float64)
+    cells = torch.arange(count, dtype=torch.float64)
+    centres = ((cells + 0.5) * ratio - 0.5).clamp(0, given - 1)
     weights = (1 - (own - centres[:, None]).abs() / max(ratio, 1.0)).clamp(min=0)
     return weights / weights.sum(1, keepdim=True)

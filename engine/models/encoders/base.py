@@ -48,6 +48,7 @@ class Encoder(nn.Module, ABC):
         out_channels: channels of the four maps.
         strides: their strides in pixels of the input; images must be padded to a multiple of the last.
         heads: attention heads that suit each map.
+        stem_channels: channels of the stem's own map, at the first stride; None where the stem gives no map.
     """
 
     Options: ClassVar[type]
@@ -55,6 +56,7 @@ class Encoder(nn.Module, ABC):
     out_channels: tuple[int, int, int, int]
     strides: tuple[int, int, int, int]
     heads: tuple[int, int, int, int]
+    stem_channels: int | None = None
 
     def __init__(self, inputs: Mapping[str, int], stem: StemMode = "auto") -> None:
         super().__init__()
@@ -112,6 +114,15 @@ class Encoder(nn.Module, ABC):
         """
         domain = next(iter(self.inputs)) if domain is None else domain
         return self.features(self.enter(image, domain), domain)
+
+    def levels(self, image: Tensor, domain: str | None = None) -> list[Tensor]:
+        """Return five maps: the stem's, then the four of `forward`; without `stem_channels` the first of them twice."""
+        if self.stem_channels is None:
+            maps = self(image, domain)
+            return [maps[0], *maps]
+        domain = next(iter(self.inputs)) if domain is None else domain
+        x = self.enter(image, domain)
+        return [x, *self.features(x, domain)]
 
     def published_name(self, name: str) -> str:
         """Return the name under which a single published encoder holds our tensor `name`: stem and domain left out."""

@@ -167,6 +167,7 @@ class ResNet(Encoder):
 
     Options = ResNetOptions
     heads = (1, 2, 4, 8)
+    stem_channels = 64
 
     def __init__(
         self,
@@ -215,7 +216,7 @@ class SmallResNet(Encoder):
 
     def __init__(self, inputs: Mapping[str, int], stem: StemMode, variant: None, options: SmallOptions) -> None:
         super().__init__(inputs, stem)
-        self.stride, self.width = options.stem_stride, options.width
+        self.stride, self.width, self.stem_channels = options.stem_stride, options.width, options.width
         self.strides = tuple(self.stride * 2**index for index in range(4))
         self.out_channels = tuple(options.width * factor for factor in (1, 2, 3, 4))
         self.heads = (1, 2, 3, 4)

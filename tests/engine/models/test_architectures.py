@@ -17,6 +17,7 @@ from lacuna.engine.models import registry
 from lacuna.engine.models.layers import module_key
 
 TINY = {"width": 8, "depth": 1}
+CBC = {"level_widths": [4, 8, 8, 8, 8], "token_width": 16, "heads": 2, "latent_width": 12}
 CASES = {
     "sgma-small": ("sgma", {"encoder_options": TINY, "head_width": 16}),
     "sgma-stride-1": ("sgma", {"encoder_options": {**TINY, "stem_stride": 1}, "head_width": 16}),
@@ -24,9 +25,17 @@ CASES = {
     "sgma-resnet": ("sgma", {"encoder": "resnet18", "fusion_widths": [16, 16, 24, 24], "head_width": 16}),
     "cmx-small": ("cmx", {"encoder_options": TINY, "head_width": 16}),
     "cmx-mit": ("cmx", {"encoder": "mit_b0", "stem": "repeat", "head_width": 16, "norm": "batch", "pad": False}),
+    "cbc-small": ("cbc", {"encoder_options": TINY, **CBC}),
+    "cbc-grid": ("cbc", {"encoder_options": {**TINY, "stem_stride": 4}, **CBC, "token_grid": 3}),
+    "cbc_slp-small": ("cbc_slp", {"encoder_options": TINY, **CBC}),
 }
-# What makes a step of the objective use all modalities it is given.
-ALL = {"sgma": {"sgf_dropout": 0.0}, "cmx": {"scenarios": "full"}}
+# By architecture, what makes its objective use all of its images, where it would draw some of them.
+WHOLE = {
+    "sgma": {"sgf_dropout": 0.0},
+    "cmx": {"scenarios": "full"},
+    "cbc": {"draw_scenarios": False},
+    "cbc_slp": {"draw_scenarios": False},
+}
 MODALITIES = {"optical": 4, "sar": 2, "dsm": 1, "type": 3}
 CLASSES = 5
 
@@ -131,7 +140,7 @@ def test_layers_of_an_absent_modality_get_no_gradient(case, absent):
 
 
 def test_gradients_reach_every_parameter(case):
-    model = make(case, **ALL[CASES[case][0]]).train()
+    model = make(case, **WHOLE.get(CASES[case][0], {})).train()
     generator = torch.Generator().manual_seed(0)
     for _ in range(2):
         losses = model.losses(draw(MODALITIES), torch.randint(-1, CLASSES, (2, 64, 64)), generator=generator)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lacuna.engine.models.grids import crop_cells, enlarge, pad_to_multiple, to_reference
+from lacuna.engine.models.grids import crop_cells, enlarge, pad_to_multiple, resample, to_reference
 
 
 def ramp(pixels, stride, extent):
@@ -45,6 +45,21 @@ def test_constants_stay_and_equal_grids_are_not_touched():
     features = torch.full((2, 3, 5, 7), 2.5)
     assert to_reference(features, (20, 28), (20, 28), 4) is features
     torch.testing.assert_close(to_reference(features, (20, 28), (50, 9), 4), torch.full((2, 3, 13, 3), 2.5))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12))
+@settings(max_examples=50, deadline=None)
+def test_a_fixed_number_of_cells_lies_over_the_same_extent(given_cells, count, pixels):
+    position = ramp(given_cells, 1, 1.0).expand(1, 1, given_cells, -1)
+    ratio = given_cells / count
+    moved = resample(position, (pixels, count), (given_cells / pixels, ratio))[0, 0]
+    wanted = ramp(count, 1, 1.0)
+    reach = 0.5 / given_cells + (1 / count if ratio > 1 else 0)
+    inner = (wanted >= reach) & (wanted <= 1 - reach)
+    tolerance = 1e-9 if ratio <= 1 else 0.2 / given_cells
+    assert moved.shape == (pixels, count)
+    torch.testing.assert_close(moved[0, inner], wanted[inner], atol=tolerance, rtol=0)
+    assert resample(position, position.shape[-2:], (1.0, 1.0)) is position
 
 
 def test_no_source_cell_is_skipped_where_the_reference_is_coarser():
