@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,15 @@ IGNORE = -1
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How an architecture is trained under a preset. AdamW; linear warm-up, then polynomial decay, both by iteration.
+    """How an architecture is trained under a preset: linear warm-up, then the schedule, both by step of the optimiser.
 
     Attributes:
         lr: learning rate after the warm-up.
         encoder_lr_factor: the encoder's learning rate as a multiple of `lr` (below 1 for encoders that come trained).
-        weight_decay: decoupled weight decay; never on parameters of one dimension (norms, biases).
-        betas: exponential decay rates of AdamW's moments.
-        eps: AdamW's epsilon.
+        weight_decay: decoupled with `adamw`, else added to the gradient; never on parameters of one dimension (norms,
+            biases).
+        betas: exponential decay rates of the moments, for `adamw` and `adam`.
+        eps: epsilon of `adamw` and `adam`.
         epochs: passes over the training crops.
         warmup_epochs: how many of them warm up.
         warmup_ratio: share of `lr` that the warm-up starts from.
@@ -33,6 +34,15 @@ class TrainingSettings:
         batch: crops in one step; memory grows with it.
         crop: side of a training crop, in pixels of the reference grid.
         clip: largest norm of the gradient, or None.
+        optimizer: `adamw`, `adam` or `sgd`.
+        momentum: of `sgd`.
+        nesterov: whether it is Nesterov's.
+        schedule: `poly`; `cosine_restarts`, from `lr` to 0 as half a cosine, again and again; or `step`, every
+            `decay_epochs` epochs times `decay_factor`.
+        restart_steps: steps of the optimiser in one period of `cosine_restarts`.
+        decay_epochs: epochs between two decays of `step`.
+        decay_factor: factor of each of them.
+        accumulation: batches whose mean gradient makes one step of the optimiser.
     """
 
     lr: float
@@ -47,6 +57,14 @@ class TrainingSettings:
     eps: float = 1e-8
     encoder_lr_factor: float = 1.0
     clip: float | None = None
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: float = 0.9
+    nesterov: bool = False
+    schedule: Literal["poly", "cosine_restarts", "step"] = "poly"
+    restart_steps: int = 1
+    decay_epochs: int = 1
+    decay_factor: float = 0.1
+    accumulation: int = 1
 
 
 class SegmentationModel(nn.Module, ABC):
@@ -64,6 +82,7 @@ class SegmentationModel(nn.Module, ABC):
     Attributes:
         output_stride: stride of the coarsest features; origins of tiles are multiples of it.
         margin: pixels at the border of a tile that lack context and should lie in the overlap.
+        epoch: the training epoch, from 0; None where nobody tells, which objectives take as late in training.
     """
 
     architecture: ClassVar[str] = ""
@@ -77,6 +96,7 @@ class SegmentationModel(nn.Module, ABC):
         self.modalities = dict(modalities)
         self.classes = classes
         self.model_config = config
+        self.epoch: int | None = None
 
     @abstractmethod
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
@@ -128,6 +148,31 @@ class SegmentationModel(nn.Module, ABC):
     def config(self) -> dict[str, Any]:
         """Return the configuration as JSON values, from which `registry.build` makes the same network."""
         return asdict(self.model_config)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Take note that training epoch number `epoch`, from 0, begins; for objectives that change as it goes on."""
+        self.epoch = epoch
+
+    @classmethod
+    def import_published(
+        cls, state: Mapping[str, Tensor], config: Mapping[str, Any], channels: Mapping[str, int], classes: int
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return published weights of the whole network as configuration and state of this architecture.
+
+        Args:
+            state: tensors by their published names.
+            config: what is known of the network's settings; the rest follows from the weights.
+            channels: number of channels of each modality by name, in the order of the weights' inputs.
+            classes: number of classes.
+
+        Raises:
+            LacunaError: `bad-import` where they do not fit, or the architecture knows no published weights.
+        """
+        raise LacunaError(
+            "bad-import",
+            f"No published weights are known for architecture {cls.architecture}.",
+            "Train it, or import weights of another architecture.",
+        )
 
     def load_encoder(self, weights: Mapping[str, Tensor]) -> None:
         """Copy published encoder `weights` into the model's encoder.

@@ -13,7 +13,7 @@ from .config import bad_config, checked
 
 M = TypeVar("M", bound=type[SegmentationModel])
 
-_MODULES = {"sgma": "sgma"}
+_MODULES = {"sgma": "sgma", "dis2": "dis2"}
 _CLASSES: dict[str, type[SegmentationModel]] = {}
 
 
