@@ -82,6 +82,7 @@ class SegmentationModel(nn.Module, ABC):
     Attributes:
         output_stride: stride of the coarsest features; origins of tiles are multiples of it.
         margin: pixels at the border of a tile that lack context and should lie in the overlap.
+        epoch: the training epoch, from 0; None where nobody tells, which objectives take as late in training.
     """
 
     architecture: ClassVar[str] = ""
@@ -95,6 +96,7 @@ class SegmentationModel(nn.Module, ABC):
         self.modalities = dict(modalities)
         self.classes = classes
         self.model_config = config
+        self.epoch: int | None = None
 
     @abstractmethod
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
@@ -171,6 +173,10 @@ class SegmentationModel(nn.Module, ABC):
     def config(self) -> dict[str, Any]:
         """Return the configuration as JSON values, from which `registry.build` makes the same network."""
         return asdict(self.model_config)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Take note that training epoch number `epoch`, from 0, begins; for objectives that change as it goes on."""
+        self.epoch = epoch
 
     def load_encoder(self, weights: Mapping[str, Tensor]) -> None:
         """Copy published encoder `weights` into the model's encoder.

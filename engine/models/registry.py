@@ -13,7 +13,7 @@ from .config import bad_config, checked
 
 M = TypeVar("M", bound=type[SegmentationModel])
 
-_MODULES = {"sgma": "sgma", "cmx": "cmx", "cbc": "cbc", "cbc_slp": "cbc"}
+_MODULES = {"sgma": "sgma", "dis2": "dis2", "cmx": "cmx", "cbc": "cbc", "cbc_slp": "cbc"}
 _CLASSES: dict[str, type[SegmentationModel]] = {}
 
 
