@@ -6,7 +6,6 @@
 
 PYTHON := .venv/bin/python
 QGIS_TEST := QT_QPA_PLATFORM=offscreen .venv-qgis/bin/pytest
-LANDCOVER := tests/data/landcover_s2_s1_dem
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -33,8 +32,7 @@ lint: engine ## check style and common faults
 	$(PYTHON) -m ruff check .
 
 checkpoint: engine ## train the bundled checkpoint again, as docs/bundled-checkpoint.md tells
-	.venv/bin/lacuna train $(LANDCOVER)/manifest.toml --architecture sgma --config $(LANDCOVER)/recipe.toml \
-		--device cpu --output resources/checkpoints/landcover-s2-s1-dem.safetensors --overwrite
+	$(PYTHON) tools/checkpoint.py
 
 package: engine ## build dist/lacuna-VERSION.zip for QGIS's plugin site
 	$(PYTHON) tools/package.py

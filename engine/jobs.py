@@ -146,6 +146,8 @@ class TrainJob:
         _check_device(self.device)
         if self.epochs is not None and self.epochs < 1:
             raise UsageError("bad-value", f"epochs is {self.epochs}.", "Give a whole number of at least 1.")
+        if self.seed < 0:
+            raise UsageError("bad-value", f"seed is {self.seed}.", "Give a whole number of at least 0.")
 
 
 Job = Union[SegmentJob, TrainJob]

@@ -14,7 +14,7 @@ import torch
 
 from lacuna.engine.checkpoint.card import read_card, scenarios
 from lacuna.engine.checkpoint.store import load
-from lacuna.engine.errors import CancelledError, LacunaError
+from lacuna.engine.errors import CancelledError, LacunaError, UsageError
 from lacuna.engine.events import Reporter
 from lacuna.engine.models.encoders import build_encoder
 from lacuna.engine.training.train import train
@@ -325,6 +325,11 @@ def test_classes_without_labels_and_scenes_that_overlap_are_said(world, make_job
 def test_an_extent_elsewhere_is_refused(world, make_job, heard):
     world.scene("a", extent=[0.0, 0.0, 10.0, 10.0])
     assert "Scene a" in refused(make_job(world.manifest()), heard, "no-overlap")
+
+
+def test_a_negative_seed_is_refused(make_job):
+    with pytest.raises(UsageError, match="seed is -1"):
+        make_job("m.toml", seed=-1).check()
 
 
 def test_progress_is_told_in_epochs(two_scenes, run_train, heard):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lacuna.engine.models.base import SegmentationModel
-from lacuna.engine.training.parts import close_parts, divide, open_parts, prepare
+from lacuna.engine.training.parts import close_parts, divide, open_parts
 from lacuna.engine.training.splits import TRAIN, VALIDATION
 from lacuna.engine.training.validation import Evaluator, mean_miou
 
@@ -43,7 +43,8 @@ def parts(world, heard):
     manifest = world.read()
     opened = open_parts(manifest, heard[0])
     divide(opened, manifest, heard[0])
-    prepare(opened, manifest.modalities)
+    for part in opened:
+        part.prepare(manifest.modalities)
     yield opened
     close_parts(opened)
 
