@@ -82,14 +82,18 @@ class SegmentationModel(nn.Module, ABC):
     Attributes:
         output_stride: stride of the coarsest features; origins of tiles are multiples of it.
         margin: pixels at the border of a tile that lack context and should lie in the overlap.
+        native_size: rows and columns of the images that it is made for, or None where any will do as well.
+        import_note: what the card of imported weights has to say of them.
         epoch: the training epoch, from 0; None where nobody tells, which objectives take as late in training.
     """
 
     architecture: ClassVar[str] = ""
     Config: ClassVar[type] = type(None)
+    import_note: ClassVar[str] = ""
 
     output_stride: int
     margin: int
+    native_size: tuple[int, int] | None = None
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: Any) -> None:
         super().__init__()

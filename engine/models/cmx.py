@@ -222,6 +222,7 @@ class Cmx(SegmentationModel):
     """
 
     Config = CmxConfig
+    import_note = "The published training always gives it both inputs: maps from one of them alone are untried."
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: CmxConfig) -> None:
         super().__init__(modalities, classes, config)

@@ -183,6 +183,7 @@ class Dis2(SegmentationModel):
         self.pools_teacher = PoolBank(*pools) if config.teacher_pool == "own" and count > 1 else None
         self.output_stride = STRIDE
         self.margin = 2 * STRIDE
+        self.native_size = tuple(config.image_size) if config.image_size else None
 
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
         """Return logits (B, K, H, W) on the reference grid; see `SegmentationModel.forward`."""

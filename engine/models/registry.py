@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 from ..errors import LacunaError
 from .base import SegmentationModel
 from .config import bad_config, checked
+from .names import MODULES as _MODULES
 
 M = TypeVar("M", bound=type[SegmentationModel])
 
-_MODULES = {"sgma": "sgma", "dis2": "dis2", "cmx": "cmx", "cbc": "cbc", "cbc_slp": "cbc"}
 _CLASSES: dict[str, type[SegmentationModel]] = {}
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Return a decorator that enters a class under `name`; the module of the class stands in `_MODULES`."""
+    """Return a decorator that enters a class under `name`; the module of the class stands in `names.MODULES`."""
 
     def enter(kind: M) -> M:
         kind.architecture = name

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 
 import numpy as np
 import torch
@@ -59,7 +62,7 @@ class Trainer:
         self._settings, self._every = recipe.settings, recipe.config.validate_every
         self._crops, self._sampler, self._cutter, self._evaluator = crops, sampler, cutter, evaluator
         self._weights = None if class_weights is None else class_weights.to(device)
-        self._steps = -(-crops // recipe.settings.batch)
+        self._steps = -(-crops // (recipe.settings.batch * recipe.settings.accumulation))
         self.optimizer = make_optimizer(model, recipe.settings)
         self._average = WeightAverage(model, recipe.config.average)
         self._measured = copy.deepcopy(model)
@@ -106,36 +109,44 @@ class Trainer:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         crops = self._sampler.draw(self._crops, rng)
         self.model.train()
+        self.model.start_epoch(epoch)
         losses = []
-        for step, batches in enumerate(_prefetch(self._cutter, list(chunks(crops, self._settings.batch)))):
-            reporter.check()
-            number = epoch * self._steps + step
-            set_rate(self.optimizer, self._settings, number, self._steps)
-            losses.append(self._step(batches, generator))
-            self._average.update(self.model, number)
-            if not np.isfinite(losses[-1]):
-                raise LacunaError(
-                    "diverged",
-                    f"The loss is {losses[-1]} in epoch {epoch + 1}: the training has diverged.",
-                    "Take a smaller learning rate (lr) or limit the gradient (clip) in the configuration file.",
-                )
+        with closing(_prefetch(self._cutter, list(chunks(crops, self._settings.batch)))) as ready:
+            for step in range(self._steps):
+                reporter.check()
+                batches = list(islice(ready, self._settings.accumulation))
+                number = epoch * self._steps + step
+                set_rate(self.optimizer, self._settings, number, self._steps)
+                losses.append(self._step(batches, generator))
+                self._average.update(self.model, number)
+                if not np.isfinite(losses[-1]):
+                    raise LacunaError(
+                        "diverged",
+                        f"The loss is {losses[-1]} in epoch {epoch + 1}: the training has diverged.",
+                        "Take a smaller learning rate (lr) or limit the gradient (clip) in the configuration file.",
+                    )
         return float(np.mean(losses))
 
-    def _step(self, batches: Sequence[Batch], generator: torch.Generator) -> float:
-        """Take one step on crops grouped by their modalities; return the loss, the mean over crops."""
+    def _step(self, batches: Sequence[Sequence[Batch]], generator: torch.Generator) -> float:
+        """Take one step on the mean gradient of `batches`; return their mean loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        count, loss = sum(len(batch.target) for batch in batches), 0.0
-        for batch in batches:
-            images = {name: image.to(self._device) for name, image in batch.images.items()}
-            parts = self.model.losses(
-                images, batch.target.to(self._device), generator=generator, class_weights=self._weights
-            )
-            part = parts["total"] * (len(batch.target) / count)
-            part.backward()
-            loss += float(part.detach())
+        loss = sum(self._learn(batch, 1 / len(batches), generator) for batch in batches)
         if self._settings.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.clip)
         self.optimizer.step()
+        return loss
+
+    def _learn(self, groups: Sequence[Batch], share: float, generator: torch.Generator) -> float:
+        """Add the gradient of one batch, its crops grouped by their modalities; return its mean loss times `share`."""
+        count, loss = sum(len(group.target) for group in groups), 0.0
+        for group in groups:
+            images = {name: image.to(self._device) for name, image in group.images.items()}
+            parts = self.model.losses(
+                images, group.target.to(self._device), generator=generator, class_weights=self._weights
+            )
+            part = parts["total"] * (share * len(group.target) / count)
+            part.backward()
+            loss += float(part.detach())
         return loss
 
     def _validate(self, progress: Progress, entry: dict, reporter: Reporter) -> None:
@@ -162,33 +173,38 @@ class Trainer:
         _restore_optimizer(self.optimizer, progress.optimizer)
 
 
-def make_optimizer(model: SegmentationModel, settings: TrainingSettings) -> torch.optim.AdamW:
-    """Return AdamW without weight decay on parameters of one dimension, the encoder at a rate of its own."""
+def make_optimizer(model: SegmentationModel, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimiser, without weight decay on parameters of one dimension, the encoder at a rate of its own."""
     encoder = {id(parameter) for parameter in model.encoder_parameters()}
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for parameter in model.parameters():
         factor = settings.encoder_lr_factor if id(parameter) in encoder else 1.0
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": items, "factor": key[0], "weight_decay": key[1]} for key, items in groups.items()],
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-    )
+    listed = [{"params": items, "factor": key[0], "weight_decay": key[1]} for key, items in groups.items()]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(listed, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(listed, lr=settings.lr, betas=settings.betas, eps=settings.eps)
 
 
 def rate_factor(settings: TrainingSettings, step: int, steps: int) -> float:
-    """Return the learning rate of step `step` (from 0) as a share of `lr`: linear warm-up, then polynomial decay.
+    """Return the learning rate of step `step` (from 0) as a share of `lr`: linear warm-up, then the schedule.
+
+    Cosine with warm restarts: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983, equation 5.
 
     Args:
-        settings: with epochs, warm-up and power.
-        step: number of steps before this one, from the beginning of the training.
-        steps: steps in an epoch.
+        settings: with epochs, warm-up and schedule.
+        step: number of steps of the optimiser before this one, from the beginning of the training.
+        steps: steps of the optimiser in an epoch.
     """
     total, warm = settings.epochs * steps, settings.warmup_epochs * steps
     if step < warm:
         return settings.warmup_ratio + (1 - settings.warmup_ratio) * step / warm
+    if settings.schedule == "cosine_restarts":
+        return 0.5 + 0.5 * math.cos(math.pi * ((step - warm) % settings.restart_steps) / settings.restart_steps)
+    if settings.schedule == "step":
+        return settings.decay_factor ** ((step - warm) // (settings.decay_epochs * steps))
     return (1 - (step - warm) / (total - warm)) ** settings.poly_power
 
 
@@ -198,7 +214,7 @@ def set_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, step:
         group["lr"] = settings.lr * group["factor"] * rate_factor(settings, step, steps)
 
 
-def _prefetch(cutter: Cutter, steps: Sequence[Sequence[Crop]]) -> Iterator[list[Batch]]:
+def _prefetch(cutter: Cutter, steps: Sequence[Sequence[Crop]]) -> Generator[list[Batch], None, None]:
     """Yield the batches of each step in order, cut beforehand in threads."""
     with ThreadPoolExecutor(_READERS, "lacuna-crops") as pool:
         waiting: list[Future[list[Batch]]] = []
@@ -219,9 +235,10 @@ def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return copies of the optimiser's tensors by `INDEX.NAME`."""
+    """Return copies of the optimiser's tensors by `INDEX.NAME`; what has none yet (a momentum) is left out."""
     state = optimizer.state_dict()["state"]
-    return _copy({f"{index}.{name}": value for index, values in state.items() for name, value in values.items()})
+    named = {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+    return _copy({name: value for name, value in named.items() if isinstance(value, Tensor)})
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -19,10 +19,16 @@ from ..models.registry import architecture
 from .augment import Radiometry
 from .tables import read_toml
 
+# What the methods' papers do not have is left out under their preset.
+_PRESETS = {"default": {}, "paper": {"average": 0.0, "balance": 0.0, "class_weights": "none"}}
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """The table `training`. What is None is left to the architecture's preset (see `TrainingSettings`).
+
+    The other defaults are those of the preset `default`. Under `paper` there is no running average, no balance and no
+    class weights, as the papers know none; turned, mirrored and magnified crops stay, since theirs is not known whole.
 
     Attributes:
         crops: crops in an epoch; None: enough to cover the training pixels once, at least eight batches.
@@ -33,7 +39,8 @@ class TrainingConfig:
         class_weights: weights of classes in the loss: `none`; `sqrt`, 1 / sqrt(frequency); `inverse`, 1 / frequency.
         strategy: which of a crop's modalities are given to the model (`scenarios`).
         validate_every: epochs from one validation to the next; the last epoch is always validated.
-        tile: side of the tiles of validation, and of those the card suggests.
+        tile: side of the tiles of validation, and of those the card suggests; None: that of the images that the network
+            is made for (`SegmentationModel.native_size`), else 256.
         radiometry: for a modality the changes of its scaled values (`augment.Radiometry`).
     """
 
@@ -48,6 +55,14 @@ class TrainingConfig:
     batch: int | None = None
     crop: int | None = None
     clip: float | None = None
+    optimizer: Literal["adamw", "adam", "sgd"] | None = None
+    momentum: float | None = None
+    nesterov: bool | None = None
+    schedule: Literal["poly", "cosine_restarts", "step"] | None = None
+    restart_steps: int | None = None
+    decay_epochs: int | None = None
+    decay_factor: float | None = None
+    accumulation: int | None = None
     crops: int | None = None
     balance: float = 0.5
     scale: list[float] = field(default_factory=lambda: [0.8, 1.25])
@@ -55,11 +70,12 @@ class TrainingConfig:
     class_weights: Literal["none", "sqrt", "inverse"] = "sqrt"
     strategy: Literal["full", "uniform"] = "full"
     validate_every: int = 1
-    tile: int = 256
+    tile: int | None = None
     radiometry: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("lr", "eps", "clip", "epochs", "batch", "crop", "crops", "validate_every", "tile"):
+        positive = ("lr", "eps", "clip", "epochs", "batch", "crop", "crops", "validate_every", "tile")
+        for name in (*positive, "restart_steps", "decay_epochs", "decay_factor", "accumulation"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}, expected a number above 0")
@@ -69,8 +85,10 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {value}, expected at least 0")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"balance is {self.balance}, expected a share from 0 to 1")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average is {self.average}, expected a share from 0 to below 1")
+        for name in ("average", "momentum"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} is {value}, expected a share from 0 to below 1")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is {self.scale}, expected the smallest and the largest magnification")
 
@@ -118,7 +136,8 @@ def read_recipe(job: TrainJob, modalities: Sequence[str]) -> Recipe:
         root = read_toml(job.config, "bad-config")
         tables = {name: root.take(name, dict, default={}) for name in tables}
         root.finish()
-    config = checked(TrainingConfig, tables["training"], f"table training of {job.config}")
+    subject = f"table training of {job.config}"
+    config = checked(TrainingConfig, {**_PRESETS[job.preset], **tables["training"]}, subject)
     settings = kind.settings(job.preset)
     own = {item.name for item in fields(TrainingSettings)}
     asked = {key: value for key, value in asdict(config).items() if key in own and value is not None}
@@ -127,6 +146,8 @@ def read_recipe(job: TrainJob, modalities: Sequence[str]) -> Recipe:
     settings = replace(settings, **asked)
     # A shorter training keeps a warm-up in proportion, rather than one that never ends.
     settings = replace(settings, warmup_epochs=min(settings.warmup_epochs, settings.epochs // 4))
+    if settings.optimizer == "sgd" and settings.nesterov and not settings.momentum:
+        raise bad_config(subject, "asks for nesterov without momentum", "Give a momentum above 0, or nesterov = false.")
     model = {**kind.preset_config(job.preset), **tables["model"]}
     if job.encoder is not None:
         model["encoder"] = job.encoder

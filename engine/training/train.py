@@ -39,6 +39,7 @@ from .state import Progress, fingerprint, load_progress, part_path, remove_progr
 from .validation import Evaluator, Tally
 
 _LEAST_BATCHES = 8
+_TILE = 256
 
 
 def train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
@@ -193,7 +194,7 @@ class _Training:
     def _tile(self) -> tuple[int, int]:
         """Return the side of tiles, a multiple of the stride, and the margin that fits into it."""
         stride = self.model.output_stride
-        tile = -(-self.recipe.config.tile // stride) * stride
+        tile = -(-(self.recipe.config.tile or max(self.model.native_size or [_TILE])) // stride) * stride
         return tile, min(self.model.margin, tile // 4)
 
     def _fingerprint(self) -> str:
