@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The names of the architectures and where they are written; apart, so that a command line can list them untorched."""
+
+# By name of an architecture: the module of its class, beside this one.
+MODULES = {"sgma": "sgma", "dis2": "dis2", "cmx": "cmx", "cbc": "cbc", "cbc_slp": "cbc"}
