@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line: `lacuna segment`, `train`, `describe` and `worker`. See `docs/commands.md`."""
+"""The command line: `lacuna segment`, `train`, `describe`, `import` and `worker`. See `docs/commands.md`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,20 @@ from .checkpoint.summary import summarise
 from .console import JsonLines, Terminal, abandon, conclude, obey_signals
 from .errors import LacunaError, UsageError, disk_error
 from .events import Reporter
-from .jobs import DEVICES, PRECISIONS, PRESETS, PROBABILITY_TYPES, Job, SegmentJob, SourceSpec, TrainJob
+from .jobs import (
+    DEVICES,
+    ENCODERS,
+    NETWORKS,
+    PRECISIONS,
+    PRESETS,
+    PROBABILITY_TYPES,
+    ImportJob,
+    Job,
+    SegmentJob,
+    SourceSpec,
+    TrainJob,
+)
+from .models.names import MODULES as ARCHITECTURES
 from .run import run
 from .version import __version__
 
@@ -72,6 +85,9 @@ def _parser() -> _Parser:
     described = commands.add_parser("describe", help="say what a checkpoint is", allow_abbrev=False)
     described.add_argument("checkpoint", metavar="CHECKPOINT", type=_path)
     described.add_argument("--json", action="store_true", help="print the card as one line of JSON")
+    _add_import(
+        commands.add_parser("import", help="turn published weights into a checkpoint", allow_abbrev=False)
+    )
     commands.add_parser(
         "worker",
         help="run one job, given as a line of JSON on standard input; events go to standard output",
@@ -116,7 +132,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(job=_train_job)
     add = parser.add_argument
     add("manifest", metavar="MANIFEST", type=_path, help="the scenes, modalities and classes (TOML)")
-    add("--architecture", required=True, metavar="A", help="such as sgma")
+    add("--architecture", required=True, choices=list(ARCHITECTURES), metavar="A", help=", ".join(ARCHITECTURES))
     add("--output", required=True, type=_path, metavar="C", help="the checkpoint, a .safetensors file")
     add("--config", type=_path, metavar="F", help="settings of the architecture (TOML)")
     add("--encoder", metavar="NAME", help="such as resnet_small or pvt_v2_b0")
@@ -127,6 +143,18 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
     add("--overwrite", action="store_true", help="replace a checkpoint that exists")
     _add_common(parser)
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=_import_job)
+    add = parser.add_argument
+    known = [*NETWORKS, *ENCODERS]
+    add("network", choices=known, metavar="NETWORK", help=f"what the weights are of: {', '.join(known)}")
+    add("weights", metavar="WEIGHTS", type=_path, help="a .pt, .pth, .ckpt or .safetensors file")
+    add("--card", type=_path, metavar="F", help="modalities and classes (JSON); needed for dis2 and cmx")
+    add("--output", required=True, type=_path, metavar="C", help="a checkpoint, or an encoder file; .safetensors")
+    add("--overwrite", action="store_true", help="replace an output that exists")
+    add("--json", action="store_true", help="write events as lines of JSON, the result last")
 
 
 def _add_common(parser: Any) -> None:
@@ -166,6 +194,11 @@ def _segment_job(options: argparse.Namespace) -> SegmentJob:
 def _train_job(options: argparse.Namespace) -> TrainJob:
     """Return the job that the options of `train` ask for."""
     return TrainJob(**{key: value for key, value in vars(options).items() if key not in ("command", "job", "json")})
+
+
+def _import_job(options: argparse.Namespace) -> ImportJob:
+    """Return the job that the options of `import` ask for."""
+    return ImportJob(**{key: value for key, value in vars(options).items() if key not in ("command", "job", "json")})
 
 
 def _checked(job: Job) -> Job:

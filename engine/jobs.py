@@ -19,6 +19,9 @@ DEVICES = "auto, cpu, cuda or cuda:N"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PROBABILITY_TYPES = ("uint8", "float32")
 PRESETS = ("default", "paper")
+# What `lacuna import` knows: whole networks, which need a card, and encoders.
+NETWORKS = ("dis2", "cmx")
+ENCODERS = ("pvt_v2", "mit", "resnet")
 
 
 @dataclass
@@ -150,8 +153,38 @@ class TrainJob:
             raise UsageError("bad-value", f"seed is {self.seed}.", "Give a whole number of at least 0.")
 
 
-Job = Union[SegmentJob, TrainJob]
-KINDS: dict[str, type] = {job.kind: job for job in (SegmentJob, TrainJob)}
+@dataclass
+class ImportJob:
+    """Turn published weights into a checkpoint, or into an encoder file: the request behind `lacuna import`.
+
+    `network` says what the weights are of: one of `NETWORKS`, which take a `card`, or of `ENCODERS`.
+    """
+
+    network: str
+    weights: str
+    output: str
+    card: Optional[str] = None
+    overwrite: bool = False
+
+    kind: typing.ClassVar[str] = "import"
+
+    def part_paths(self) -> list[str]:
+        """Return the files in which unfinished work lies; whoever kills the engine removes them."""
+        return [self.output + ".part"]
+
+    def check(self) -> None:
+        """Raise UsageError for values that no weights could make right."""
+        _check_choice("network", self.network, (*NETWORKS, *ENCODERS))
+        if self.network in NETWORKS and self.card is None:
+            raise UsageError(
+                "no-card",
+                f"Weights of {self.network} do not say what their inputs and classes are, and no card was given.",
+                "Describe them in a JSON file (modalities, bands, scaling, classes) and give it with --card.",
+            )
+
+
+Job = Union[SegmentJob, TrainJob, ImportJob]
+KINDS: dict[str, type] = {job.kind: job for job in (SegmentJob, TrainJob, ImportJob)}
 
 
 def to_json(job: Job) -> str:

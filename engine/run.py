@@ -20,7 +20,11 @@ from .jobs import Job, SegmentJob
 from .version import __version__
 
 # By kind of job: the module and its function, called with the job and the reporter.
-_WORK = {"segment": (".inference.pipeline", "segment"), "train": (".training.train", "train")}
+_WORK = {
+    "segment": (".inference.pipeline", "segment"),
+    "train": (".training.train", "train"),
+    "import": (".checkpoint.importers", "import_weights"),
+}
 _PACKAGE = __name__.rpartition(".")[0]
 # What the engine's interpreter must have (`pyproject.toml` says from which version on).
 PACKAGES = ("torch", "numpy", "rasterio", "safetensors", "pyogrio", "shapely")

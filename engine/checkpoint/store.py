@@ -21,7 +21,7 @@ from ..models.registry import build
 from .card import Card
 from .header import metadata_of, read_header, sha256
 
-__all__ = ["load", "save", "sha256"]
+__all__ = ["load", "save", "sha256", "write_tensors"]
 
 # Types in which a file may hold a tensor that the model has as float32: half precision only to be smaller.
 _FLOATS = ("F32", "F16", "BF16")
@@ -46,6 +46,11 @@ def save(path: str, model: nn.Module | Mapping[str, Tensor], card: Card, *, half
     """
     metadata = card.to_metadata()
     state = model.state_dict() if isinstance(model, nn.Module) else model
+    write_tensors(path, state, metadata, half=half)
+
+
+def write_tensors(path: str, state: Mapping[str, Tensor], metadata: dict[str, str], *, half: bool = False) -> None:
+    """Write tensors and metadata as a safetensors file, whole or not at all; arguments and errors as for `save`."""
     tensors = {name: _to_store(name, tensor, half) for name, tensor in state.items()}
     _write(path, _sorted(safetensors.torch.save(tensors, metadata)))
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from ..checkpoint.card import Card
-from ..checkpoint.header import read_header, sha256
+from ..checkpoint.encoder_file import load_encoder
+from ..checkpoint.header import sha256
 from ..checkpoint.store import save
 from ..errors import CancelledError, LacunaError
 from ..events import Reporter
@@ -140,7 +140,7 @@ class _Training:
         channels = {item.name: len(item.bands) for item in self.modalities}
         model = build(self.job.architecture, self.recipe.model, channels, self.classes)
         if self.job.encoder_weights is not None:
-            model.load_encoder(_read_encoder(self.job.encoder_weights))
+            model.load_encoder(_read_encoder(self.job.encoder_weights, model.config().get("encoder")))
         return model.to(self.device)
 
     def _train(self) -> Progress:
@@ -303,16 +303,17 @@ def _check_output(job: TrainJob, manifest: Manifest) -> None:
     check_existing(job.output, job.overwrite)
 
 
-def _read_encoder(path: str) -> dict[str, Tensor]:
-    """Return the tensors of an encoder file, as float32.
+def _read_encoder(path: str, encoder: str | None) -> dict[str, Tensor]:
+    """Return the tensors of an encoder file, which must be of the model's `encoder` where it says whose they are.
 
     Raises:
-        LacunaError: the file is missing, a pickle, cut short or no safetensors file.
+        LacunaError: `bad-encoder-weights`, they are another's; codes of `load_encoder`.
     """
-    read_header(path)
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as problem:
-        text = f"The encoder weights {path} cannot be read: {problem}."
-        raise LacunaError("not-safetensors", text, "Copy or download the file again.") from None
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    info, tensors = load_encoder(path)
+    if info.name and encoder is not None and info.name != encoder:
+        raise LacunaError(
+            "bad-encoder-weights",
+            f"{path} holds the weights of {info.name}, the model's encoder is {encoder}.",
+            f"Choose that encoder (--encoder {info.name}), or give the weights of {encoder}.",
+        )
+    return tensors
