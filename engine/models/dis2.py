@@ -11,7 +11,7 @@ Shapes: B images, M modalities, K classes, C_l channels at stride 2^l, D = C_4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -188,15 +188,19 @@ class Dis2(SegmentationModel):
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
         """Return logits (B, K, H, W) on the reference grid; see `SegmentationModel.forward`."""
         names, size = self.present(images), reference_size(images, size)
-        slots, _ = self._slots(prepared := _prepared(images, size), self.encode(prepared, names), names)
-        branch, missing = self.branches[self.branch_key(names)], self._missing(names)
-        return branch.decode(branch.fuse(slots, missing), missing).cropped(size).logits
+        fused = self._fuse(images, names, size)
+        return self.branches[self.branch_key(names)].decode(fused, self._missing(names)).cropped(size).logits
 
     def latent(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
         """Return the fused map f4 of the scenario's branch, (B, D, H / 16, W / 16), sides rounded up."""
         names, size = self.present(images), reference_size(images, size)
-        slots, _ = self._slots(prepared := _prepared(images, size), self.encode(prepared, names), names)
-        return self.branches[self.branch_key(names)].fuse(slots, self._missing(names)).maps[3]
+        return self._fuse(images, names, size).maps[3]
+
+    def _fuse(self, images: Mapping[str, Tensor], names: Sequence[str], size: tuple[int, int]) -> Fused:
+        """Return what the branch of scenario `names` fuses from `images`."""
+        prepared = _prepared(images, size)
+        slots, _ = self._slots(prepared, self.encode(prepared, names), names)
+        return self.branches[self.branch_key(names)].fuse(slots, self._missing(names))
 
     def unimodal(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> dict[str, Tensor]:
         """Return the logits (B, K, H, W) that the auxiliary decoder of each modality present gives on its own."""
@@ -401,7 +405,7 @@ def _supervised(name: str, decoded: Decoded, loss: SegmentationLoss) -> dict[str
     return {name: loss(decoded.logits), f"{name}_scales": sum(loss(scale) for scale in decoded.scales)}
 
 
-def _by_modality(modalities: Mapping[str, int], make: Any) -> nn.ModuleDict:
+def _by_modality(modalities: Mapping[str, int], make: Callable[[int], nn.Module]) -> nn.ModuleDict:
     """Return what `make` gives for the number of channels of each modality."""
     return nn.ModuleDict({module_key(name): make(channels) for name, channels in modalities.items()})
 
