@@ -300,7 +300,7 @@ class SegmentPage(QWidget):
         return path if path.lower().endswith((".tif", ".tiff")) else path + ".tif"
 
     def _estimate(self) -> str:
-        """Return the number of tiles, and the time if an earlier run tells it."""
+        """Return the number of tiles, and time and memory if an earlier run tells them."""
         if self._grid is None:
             return ""
         side = self.tileSpin.value()
@@ -308,11 +308,15 @@ class SegmentPage(QWidget):
         overlap = self.overlapSpin.value() if self.overlapSpin.value() >= 0 else min(2 * self.card.margin, *tile)
         count = tile_count(self._grid, tile, min(overlap, min(tile) // 2), self.card.stride)
         words = tr("{} tiles of {} x {}").format(count, *tile) if count > 1 else tr("1 tile")
-        pace = Settings().seconds_per_tile(self._pace_key())
-        return words + (tr(", about {} going by the last run").format(duration(max(1, pace * count))) if pace else "")
+        pace, memory = Settings().cost(self._cost_key())
+        if memory:
+            words += tr(", about {:.1f} GB").format(memory / 1e9)
+        if pace:
+            words += tr(", about {}").format(duration(max(1, pace * count)))
+        return words + (tr(" (as in the last run)") if pace or memory else "")
 
-    def _pace_key(self) -> str:
-        """Return what decides the pace: checkpoint, device, precision, tile."""
+    def _cost_key(self) -> str:
+        """Return what decides time and memory: checkpoint, device, precision, tile."""
         asked = (self.deviceCombo.currentData(), self.precisionCombo.currentData(), self.tileSpin.value())
         return "-".join(map(str, (self.checkpointCombo.currentText(), *asked))).replace("/", "_")
 
@@ -408,7 +412,8 @@ class SegmentPage(QWidget):
         job, summary = self.task.job, result.get("summary", {})
         tiles = summary.get("tiles", {}).get("count", 0)
         if tiles:
-            Settings().set_seconds_per_tile(self._pace_key(), summary["seconds"] / tiles)
+            memory = summary.get("peak_memory_bytes") or {}
+            Settings().set_cost(self._cost_key(), summary["seconds"] / tiles, memory.get("system") or 0.0)
         self._end_task()
         show_outputs(job)
         say(self.summaryLabel, summary_words(summary, self._warnings))
