@@ -106,7 +106,7 @@ def _blocked(path: str, problem: Exception) -> list[str]:
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except (ValueError, RuntimeError):
-        return re.findall(r"Unsupported (?:global|class): (?:GLOBAL )?([\w.]+)", str(problem))[:1]
+        return re.findall(r"GLOBAL ([\w.]+)", str(problem))[:1]
 
 
 def _unwrapped(content: Any, path: str, reporter: Reporter) -> Mapping[str, Any]:

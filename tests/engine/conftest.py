@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the engine's tests share: rasters made on the spot, two tiny models, and jobs run as the engine runs them."""
+"""What the engine's tests share: rasters made on the spot, tiny models, jobs run as in use, published numbers."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from lacuna.engine.models import registry
 from lacuna.engine.models.base import SegmentationModel, TrainingSettings
 
 TRANSFORM = Affine(10, 0, 500000, 0, -10, 5500000)
+DATA = Path(__file__).parents[1] / "data"
 COLORS = ("#0064c8", "#1b7837", "#e08214", "#c51b7d", "#7f7f7f", "#ffff99")
 
 
@@ -189,3 +191,49 @@ def read():
             return dataset.read()
 
     return read_all
+
+
+def _load_fill():
+    spec = importlib.util.spec_from_file_location("reference_fill", DATA / "reference" / "fill.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_FILL = _load_fill()
+
+
+@pytest.fixture
+def fill():
+    """A function (name, shape) that returns the tensor that the reference numbers were computed with."""
+    return lambda name, shape: torch.from_numpy(_FILL.fill(name, tuple(shape)))
+
+
+@pytest.fixture
+def image():
+    """A function (seed, shape) that returns the fixed input image of that number."""
+    return lambda seed, shape: torch.from_numpy(_FILL.image(seed, shape))
+
+
+@pytest.fixture
+def reference():
+    """A function that returns the arrays of a reference file, and its weights by published name."""
+
+    def load(name):
+        arrays = dict(np.load(DATA / "reference" / f"{name}.npz"))
+        names = json.loads((DATA / "reference" / f"{name}_names.json").read_text())
+        return arrays, {key: torch.from_numpy(_FILL.fill(key, tuple(shape))) for key, shape in names.items()}
+
+    return load
+
+
+@pytest.fixture
+def fill_model():
+    """A function that sets every tensor of a module to fixed values by its name, and puts it in evaluation mode."""
+
+    def fill(module):
+        state = module.state_dict()
+        module.load_state_dict({key: torch.from_numpy(_FILL.fill(key, tuple(state[key].shape))) for key in state})
+        return module.eval()
+
+    return fill

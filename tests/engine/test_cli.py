@@ -121,6 +121,18 @@ def test_train_knows_every_option_of_the_contract(job):
     assert vars(made) == expected
 
 
+def test_import_knows_every_option_of_the_contract(job):
+    made = job("import", "cmx", "~/w.pth", "--card", "c.json", "--output", "o.safetensors")
+    expected = {"network": "cmx", "weights": os.path.expanduser("~/w.pth"), "card": "c.json", "overwrite": False}
+    assert vars(made) == {**expected, "output": "o.safetensors"}
+
+
+def test_help_of_train_names_every_architecture_without_torch():
+    code = "import sys; from lacuna.engine import cli; cli.main(['train', '--help']); print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
+    assert "sgma, dis2, cmx, cbc, cbc_slp" in " ".join(said.split()) and said.strip().endswith("False")
+
+
 @pytest.mark.parametrize("form", [["--extent", "-1,-2,.5,3e2"], ["--extent=-1,-2,.5,3e2"]])
 def test_an_extent_may_begin_below_zero(job, form):
     assert job(*segment(*form)).extent == [-1.0, -2.0, 0.5, 300.0]
@@ -155,6 +167,10 @@ WRONG = {
     "unknown precision": segment("--precision", "half"),
     "seed no number": (*TRAIN, "--seed", "x"),
     "epochs of 0": (*TRAIN, "--epochs", "0"),
+    "unknown architecture": ("train", "m.toml", "--architecture", "unet", "--output", "o"),
+    "unknown network": ("import", "unet", "w.pth", "--output", "o"),
+    "import without card": ("import", "dis2", "w.pth", "--output", "o"),
+    "import without output": ("import", "mit", "w.pth"),
     "no manifest": ("train", "--architecture", "sgma", "--output", "o"),
 }
 

@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lacuna.engine.errors import UsageError
-from lacuna.engine.jobs import KINDS, SegmentJob, SourceSpec, TrainJob, from_json, to_json
+from lacuna.engine.jobs import (
+    ENCODERS,
+    KINDS,
+    NETWORKS,
+    ImportJob,
+    SegmentJob,
+    SourceSpec,
+    TrainJob,
+    from_json,
+    to_json,
+)
 
 TEXT = st.text(min_size=1, max_size=8)
 FINITE = st.floats(-1e9, 1e9)
@@ -43,12 +53,20 @@ SEGMENT = st.builds(
     resume=st.booleans(),
 )
 TRAIN = st.builds(
-    TrainJob, manifest=TEXT, architecture=TEXT, output=TEXT, epochs=st.none() | st.integers(1), seed=st.integers()
+    TrainJob, manifest=TEXT, architecture=TEXT, output=TEXT, epochs=st.none() | st.integers(1), seed=st.integers(0)
+)
+IMPORT = st.builds(
+    ImportJob,
+    network=st.sampled_from([*NETWORKS, *ENCODERS]),
+    weights=TEXT,
+    output=TEXT,
+    card=TEXT,
+    overwrite=st.booleans(),
 )
 MINIMAL = {"job": "segment", "checkpoint": "c", "modalities": {"a": {"path": "a.tif"}}, "output": "o.tif"}
 
 
-@given(SEGMENT | TRAIN)
+@given(SEGMENT | TRAIN | IMPORT)
 def test_a_job_survives_the_way_through_one_line_of_json(job):
     line = to_json(job)
     assert "\n" not in line
@@ -133,6 +151,16 @@ def test_a_faulty_training_is_refused(change, word):
         from_json(json.dumps(values))
 
 
+@pytest.mark.parametrize(
+    ("change", "code"), [({"network": "unet"}, "bad-value"), ({"network": "dis2"}, "no-card"), ({"card": 3}, "bad-job")]
+)
+def test_a_faulty_import_is_refused(change, code):
+    values = {"job": "import", "network": "mit", "weights": "w.pth", "output": "o.safetensors", **change}
+    with pytest.raises(UsageError) as caught:
+        from_json(json.dumps(values))
+    assert caught.value.code == code
+
+
 @given(
     st.dictionaries(
         st.sampled_from(list(asdict(SegmentJob("", {}, "")))),
@@ -148,7 +176,7 @@ def test_whatever_the_fields_hold_the_answer_is_a_job_or_a_usage_error(values):
 
 
 def test_every_kind_is_known_by_its_name():
-    assert {"segment": SegmentJob, "train": TrainJob} == KINDS
+    assert {"segment": SegmentJob, "train": TrainJob, "import": ImportJob} == KINDS
 
 
 def test_outputs_and_parts_are_those_asked_for():

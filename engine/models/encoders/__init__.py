@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Encoders: feature pyramids for the architectures, in plain torch."""
+"""Encoders: feature pyramids for the architectures, in plain torch; those of timm where it is installed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .base import Encoder, StemMode
 from .mit import MITS, Mit
 from .pvt_v2 import VARIANTS, PvtV2
 from .resnet import RESNETS, ResNet, SmallResNet
+from .timm import PREFIX, TimmEncoder
 
 _ENCODERS: dict[str, tuple[type[Encoder], Any]] = {
     "resnet_small": (SmallResNet, None),
@@ -21,7 +22,7 @@ _ENCODERS: dict[str, tuple[type[Encoder], Any]] = {
 
 
 def encoders() -> list[str]:
-    """Return the names of all encoders."""
+    """Return the names of all encoders of Lacuna's own."""
     return list(_ENCODERS)
 
 
@@ -31,16 +32,16 @@ def build_encoder(
     """Return a new encoder, its weights drawn from torch's global generator.
 
     Args:
-        name: one of `encoders()`.
+        name: one of `encoders()`, or `timm:NAME` for a backbone of timm.
         inputs: number of channels by modality, or of the only input.
         stem: how modalities share stems (`base.plan_stems`).
         options: the encoder's own settings, such as `{"stem_stride": 1}` for a ResNet.
 
     Raises:
-        LacunaError: `bad-config` for an unknown encoder, an unknown option or a bad value.
+        LacunaError: `bad-config` for an unknown encoder, an unknown option or a bad value; `timm-missing`.
     """
-    if name not in _ENCODERS:
-        raise bad_config(f"encoder {name!r}", "is not known", f"Known are {', '.join(_ENCODERS)}.")
-    kind, variant = _ENCODERS[name]
+    if name not in _ENCODERS and not name.startswith(PREFIX):
+        raise bad_config(f"encoder {name!r}", "is not known", f"Known are {', '.join(_ENCODERS)} and {PREFIX}NAME.")
+    kind, variant = _ENCODERS.get(name) or (TimmEncoder, name.removeprefix(PREFIX))
     domains = {"image": inputs} if isinstance(inputs, int) else inputs
     return kind(domains, stem, variant, checked(kind.Options, options or {}, f"encoder {name}"))

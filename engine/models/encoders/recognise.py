@@ -39,12 +39,14 @@ def recognise(weights: Mapping[str, Tensor], family: str) -> tuple[str, int, dic
         raise _unfit(family, f"the convolution that meets the image is not among their {len(given)} tensors")
     channels = int(first.shape[1])
     faults = {name: _faults(given, name, channels) for names in FAMILIES.values() for name in names}
-    fitting = next((name for name, found in faults.items() if not found), None)
-    if fitting in FAMILIES[family]:
-        return fitting, channels, given
-    if fitting is not None:
-        other = next(key for key, names in FAMILIES.items() if fitting in names)
-        raise _unfit(family, f"they are those of {fitting}", f"Import them as {other}.")
+    fitting = [name for name, found in faults.items() if not found]
+    # MiT-b5 and PVT-v2-b5 are one network: then the family says which weights they are.
+    own = [name for name in fitting if name in FAMILIES[family]]
+    if own:
+        return own[0], channels, given
+    if fitting:
+        other = next(key for key, names in FAMILIES.items() if fitting[0] in names)
+        raise _unfit(family, f"they are those of {fitting[0]}", f"Import them as {other}.")
     closest = min(FAMILIES[family], key=lambda name: len(faults[name]))
     raise _unfit(family, f"of {', '.join(FAMILIES[family])}, {closest} is closest, but {_few(faults[closest])}")
 

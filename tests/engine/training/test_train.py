@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from lacuna.engine.checkpoint.card import read_card, scenarios
+from lacuna.engine.checkpoint.encoder_file import EncoderInfo, save_encoder
 from lacuna.engine.checkpoint.store import load
 from lacuna.engine.errors import CancelledError, LacunaError, UsageError
 from lacuna.engine.events import Reporter
@@ -20,6 +21,16 @@ from lacuna.engine.models.encoders import build_encoder
 from lacuna.engine.training.train import train
 
 DATA = Path(__file__).parents[2] / "data"
+CONFIG = """
+[model]
+encoder_options = {width = 4, depth = 1}
+head_width = 8
+[training]
+batch = 2
+crop = 32
+crops = 2
+tile = 64
+"""
 
 
 def weights(path):
@@ -208,6 +219,25 @@ def test_encoder_weights_are_taken_and_named(two_scenes, make_job, heard, tmp_pa
     card, model = load(job.output)
     assert len(card.parents) == 1
     assert all((parameter == 0.01).all() for parameter in model.encoder.layers.parameters())
+
+
+def test_the_encoder_file_must_be_of_the_encoder_that_is_named(two_scenes, make_job, heard, tmp_path):
+    path = str(tmp_path / "encoder.safetensors")
+    encoder = build_encoder("resnet18", 3)
+    state = {encoder.published_name(name): value for name, value in encoder.state_dict().items()}
+    save_encoder(path, state, EncoderInfo("resnet18", 3))
+    manifest = two_scenes.manifest()
+    text = refused(make_job(manifest, encoder_weights=path), heard, "bad-encoder-weights")
+    assert "weights of resnet18, the model's encoder is resnet_small" in text
+    job = make_job(manifest, config=CONFIG.replace("encoder_options = {width = 4, depth = 1}", ""))
+    job.encoder, job.encoder_weights, job.epochs = "resnet18", path, 1
+    train(job, heard[0])
+    assert read_card(job.output).architecture["config"]["encoder"] == "resnet18"
+
+
+def test_a_checkpoint_is_no_encoder_file(two_scenes, make_job, heard, make_checkpoint):
+    job = make_job(two_scenes.manifest(), encoder_weights=make_checkpoint("other.safetensors"))
+    assert "whole checkpoint" in refused(job, heard, "bad-encoder-weights")
 
 
 def test_a_pickle_is_no_encoder(two_scenes, make_job, heard, tmp_path):

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Any backbone of timm that gives a pyramid of maps, as an encoder called `timm:NAME`; timm is an optional extra.
+
+Wightman 2019, "PyTorch Image Models", https://github.com/huggingface/pytorch-image-models
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...errors import LacunaError
+from ..config import bad_config
+from .base import Encoder, StemMode
+
+PREFIX = "timm:"
+_MAPS = 4
+
+
+@dataclass(frozen=True)
+class TimmOptions:
+    """What may be chosen: `drop_path`, the largest rate of stochastic depth, or None for that of the backbone."""
+
+    drop_path: float | None = None
+
+
+class TimmEncoder(Encoder):
+    """The last four maps of a backbone of timm, made with `features_only`, which has to take images of any size.
+
+    Its first layer is part of it, so modalities with as many channels share a whole backbone, and others have one of
+    their own. What its BatchNorms, if any, count is then a mixture of these modalities.
+
+    Args:
+        inputs: number of channels by domain.
+        stem: how domains share backbones (`base.plan_stems`).
+        variant: name of the backbone in timm.
+        options: what may be chosen.
+
+    Raises:
+        LacunaError: `timm-missing`; `bad-config` for a backbone that timm does not know or that gives no such maps.
+    """
+
+    Options = TimmOptions
+
+    def __init__(self, inputs: Mapping[str, int], stem: StemMode, variant: str, options: TimmOptions) -> None:
+        super().__init__(inputs, stem)
+        self.variant, self.options = variant, options
+        self.add_stems()
+        info = next(iter(self.stems.values())).feature_info
+        self.out_channels = tuple(info.channels()[-_MAPS:])
+        self.strides = tuple(info.reduction()[-_MAPS:])
+        self.heads = tuple(max(width // 64, 1) for width in self.out_channels)
+        if len(self.strides) < _MAPS or any(b != 2 * a for a, b in zip(self.strides, self.strides[1:])):
+            raise bad_config(
+                f"encoder {PREFIX}{variant}",
+                f"gives maps of strides {list(self.strides)}",
+                "Choose a backbone with four maps, each of twice the stride of the one before.",
+            )
+
+    def make_stem(self, channels: int, domains: list[str]) -> nn.Module:
+        """Return the backbone, its weights drawn anew."""
+        extra = {} if self.options.drop_path is None else {"drop_path_rate": self.options.drop_path}
+        try:
+            return import_timm().create_model(
+                self.variant, pretrained=False, features_only=True, in_chans=channels, **extra
+            )
+        except (RuntimeError, TypeError, ValueError, AttributeError) as problem:
+            raise bad_config(
+                f"encoder {PREFIX}{self.variant}", f"cannot be made: {problem}", "See timm.list_models() for names."
+            ) from None
+
+    def enter(self, image: Tensor, domain: str) -> Tensor:
+        """Return `image` (B, C, h, w), a single channel repeated where the backbone has more."""
+        channels = self.plan[domain][1]
+        return image if image.shape[1] == channels else image.expand(-1, channels, -1, -1)
+
+    def features(self, x: Tensor, domain: str) -> list[Tensor]:
+        """Return the four maps (B, C_i, H / s_i, W / s_i) of what `enter` returned."""
+        maps = self.stems[self.plan[domain][0]](x)[-_MAPS:]
+        # Some backbones give their channels last.
+        return [
+            item if item.shape[1] == width else item.permute(0, 3, 1, 2) for item, width in zip(maps, self.out_channels)
+        ]
+
+
+def import_timm() -> Any:
+    """Return the module timm.
+
+    Raises:
+        LacunaError: `timm-missing`, timm or what it needs (torchvision) is not installed.
+    """
+    try:
+        return importlib.import_module("timm")
+    except ImportError as problem:
+        raise LacunaError(
+            "timm-missing",
+            f"Encoders called {PREFIX}NAME need the package timm, which cannot be loaded: {problem}.",
+            "Install it into the engine's Python (pip install 'lacuna[timm]', or pip install timm), or choose an "
+            "encoder of Lacuna.",
+        ) from None
