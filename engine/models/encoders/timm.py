@@ -7,6 +7,7 @@ Wightman 2019, "PyTorch Image Models", https://github.com/huggingface/pytorch-im
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,19 @@ _MAPS = 4
 
 @dataclass(frozen=True)
 class TimmOptions:
-    """What may be chosen: `drop_path`, the largest rate of stochastic depth, or None for that of the backbone."""
+    """What may be chosen.
+
+    Attributes:
+        drop_path: largest rate of stochastic depth; None: that of the backbone.
+        any_size: for a backbone that else takes images of one size only (`strict_img_size=False` of timm's Swin).
+    """
 
     drop_path: float | None = None
+    any_size: bool = False
+
+    def __post_init__(self) -> None:
+        if self.drop_path is not None and not 0.0 <= self.drop_path < 1.0:
+            raise ValueError(f"drop_path is {self.drop_path}, expected 0 to below 1")
 
 
 class TimmEncoder(Encoder):
@@ -49,29 +60,28 @@ class TimmEncoder(Encoder):
     def __init__(self, inputs: Mapping[str, int], stem: StemMode, variant: str, options: TimmOptions) -> None:
         super().__init__(inputs, stem)
         self.variant, self.options = variant, options
+        # Other names make timm fetch files, or read them from a folder.
+        if not re.fullmatch(r"[A-Za-z0-9_]+", variant):
+            raise self._bad("is no name of a backbone", "Give one of timm.list_models(), without what follows a dot.")
         self.add_stems()
         info = next(iter(self.stems.values())).feature_info
         self.out_channels = tuple(info.channels()[-_MAPS:])
         self.strides = tuple(info.reduction()[-_MAPS:])
         self.heads = tuple(max(width // 64, 1) for width in self.out_channels)
         if len(self.strides) < _MAPS or any(b != 2 * a for a, b in zip(self.strides, self.strides[1:])):
-            raise bad_config(
-                f"encoder {PREFIX}{variant}",
-                f"gives maps of strides {list(self.strides)}",
-                "Choose a backbone with four maps, each of twice the stride of the one before.",
-            )
+            hint = "Choose a backbone with four maps, each of twice the stride of the one before."
+            raise self._bad(f"gives maps of strides {list(self.strides)}", hint)
 
     def make_stem(self, channels: int, domains: list[str]) -> nn.Module:
         """Return the backbone, its weights drawn anew."""
-        extra = {} if self.options.drop_path is None else {"drop_path_rate": self.options.drop_path}
+        asked = {} if self.options.drop_path is None else {"drop_path_rate": self.options.drop_path}
+        if self.options.any_size:
+            asked["strict_img_size"] = False
+        timm = import_timm()
         try:
-            return import_timm().create_model(
-                self.variant, pretrained=False, features_only=True, in_chans=channels, **extra
-            )
+            return timm.create_model(self.variant, pretrained=False, features_only=True, in_chans=channels, **asked)
         except (RuntimeError, TypeError, ValueError, AttributeError) as problem:
-            raise bad_config(
-                f"encoder {PREFIX}{self.variant}", f"cannot be made: {problem}", "See timm.list_models() for names."
-            ) from None
+            raise self._bad(f"cannot be made: {problem}", "See timm.list_models() for names.") from None
 
     def enter(self, image: Tensor, domain: str) -> Tensor:
         """Return `image` (B, C, h, w), a single channel repeated where the backbone has more."""
@@ -80,11 +90,17 @@ class TimmEncoder(Encoder):
 
     def features(self, x: Tensor, domain: str) -> list[Tensor]:
         """Return the four maps (B, C_i, H / s_i, W / s_i) of what `enter` returned."""
-        maps = self.stems[self.plan[domain][0]](x)[-_MAPS:]
-        # Some backbones give their channels last.
-        return [
-            item if item.shape[1] == width else item.permute(0, 3, 1, 2) for item, width in zip(maps, self.out_channels)
-        ]
+        backbone = self.stems[self.plan[domain][0]]
+        try:
+            maps = backbone(x)[-_MAPS:]
+        except AssertionError as problem:
+            hint = "Try encoder_options = {any_size = true}, or another backbone."
+            raise self._bad(f"does not take images of {tuple(x.shape)}: {str(problem).rstrip('.')}", hint) from None
+        last = str(getattr(backbone, "output_fmt", "")).endswith("NHWC")
+        return [item.permute(0, 3, 1, 2) if last else item for item in maps]
+
+    def _bad(self, what: str, hint: str) -> LacunaError:
+        return bad_config(f"encoder {PREFIX}{self.variant}", what, hint)
 
 
 def import_timm() -> Any:
@@ -95,7 +111,8 @@ def import_timm() -> Any:
     """
     try:
         return importlib.import_module("timm")
-    except ImportError as problem:
+    # A torchvision that was built for another torch fails with something else than ImportError.
+    except (ImportError, RuntimeError, OSError) as problem:
         raise LacunaError(
             "timm-missing",
             f"Encoders called {PREFIX}NAME need the package timm, which cannot be loaded: {problem}.",
