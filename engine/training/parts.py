@@ -56,10 +56,6 @@ class Part:
         known = self.labels[(self.region == region) & (self.labels >= 0)]
         return np.bincount(known, minlength=classes)
 
-    def target(self, region: int) -> np.ndarray:
-        """Return the labels of one region, -1 in all others."""
-        return np.where(self.region == region, self.labels, -1)
-
     def read(self, row: int, column: int, height: int, width: int) -> dict[str, Layer]:
         """Return the scaled layers of a window of the scene's grid; 0 where invalid, and outside the grid."""
         if not self._cache:
@@ -120,12 +116,22 @@ def close_parts(parts: Sequence[Part]) -> None:
 
 
 def divide(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> None:
+    """Set what the pixels of all parts are for, as `assign` does, and check that training is possible.
+
+    Raises:
+        LacunaError: `bad-split`, the rule cannot divide them; `no-labels`, nothing is left for training or validation.
+    """
+    assign(parts, manifest)
+    _check_division(parts, manifest, reporter)
+
+
+def assign(parts: Sequence[Part], manifest: Manifest) -> None:
     """Set what the pixels of all parts are for, as the manifest says.
 
     A scene that names no split goes with those of its group that do, else the rule decides.
 
     Raises:
-        LacunaError: `bad-split`, the rule cannot divide them; `no-labels`, nothing is left for training or validation.
+        LacunaError: `bad-split`, the rule cannot divide them.
     """
     classes = len(manifest.classes)
     sides = {part.entry.group: part.entry.split for part in parts if part.entry.split is not None}
@@ -140,7 +146,6 @@ def divide(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> Non
     elif free and rule is not None:
         for part, region in zip(free, split_blocks([item.labels for item in free], classes, rule)):
             part.region[:] = region
-    _check_division(parts, manifest, reporter)
 
 
 def count_classes(parts: Sequence[Part], region: int, classes: int) -> np.ndarray:
@@ -190,7 +195,7 @@ def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> Part:
     sources = {name: SourceSpec(path) for name, path in entry.sources.items()}
     scene = Scene(manifest.modalities, sources, reference=manifest.reference, reporter=reporter)
     try:
-        window = _window(entry, scene.grid)
+        window = window_of(entry, scene.grid)
         labels = read_labels(entry, scene.grid, window, manifest.classes, manifest.ignore, reporter)
     except BaseException:
         scene.close()
@@ -198,7 +203,7 @@ def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> Part:
     return Part(entry, scene, window, labels, np.full(labels.shape, TRAIN, np.uint8))
 
 
-def _window(entry: SceneEntry, grid: Grid) -> Window:
+def window_of(entry: SceneEntry, grid: Grid) -> Window:
     """Return the window of the grid that the scene's extent leaves: snapped outwards, within the grid."""
     if entry.extent is None:
         return 0, 0, grid.height, grid.width
