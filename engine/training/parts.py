@@ -134,7 +134,7 @@ def assign(parts: Sequence[Part], manifest: Manifest) -> None:
         LacunaError: `bad-split`, the rule cannot divide them.
     """
     classes = len(manifest.classes)
-    sides = {part.entry.group: part.entry.split for part in parts if part.entry.split is not None}
+    sides = {entry.group: entry.split for entry in manifest.scenes if entry.split is not None}
     for part in parts:
         part.region[:] = REGIONS[sides.get(part.entry.group, "train")]
     free = [part for part in parts if part.entry.group not in sides]
