@@ -129,7 +129,9 @@ def _cell(x: float, y: float, side: float, share: float, shown: str, hint: str) 
     text = ""
     if shown:
         place = f'x="{x + side / 2:.1f}" y="{y + side / 2:.1f}"'
-        text = f'<text {place} text-anchor="middle" dominant-baseline="central" style="fill:{ink(share)}">{shown}</text>'
+        text = (
+            f'<text {place} text-anchor="middle" dominant-baseline="central" style="fill:{ink(share)}">{shown}</text>'
+        )
     return (
         f'<g><title>{escape(hint)}</title><rect class="cell" x="{x}" y="{y}" width="{side}" height="{side}" '
         f'fill="{shade(share)}"/>{text}</g>'

@@ -78,6 +78,9 @@ def _from_labels(job: EvaluateJob, card: Card, opened: list[Part], reporter: Rep
     part = Part(entry, scene, (0, 0, 0, 0), np.zeros((0, 0), np.int16), np.zeros((0, 0), np.uint8))
     opened.append(part)
     part.window = labelled_window(entry, scene.grid, reporter)
+    if job.area_estimates:
+        # They are for all that the rasters show, not for the box around the labels.
+        part.window = (0, 0, scene.grid.height, scene.grid.width)
     part.labels = read_labels(entry, scene.grid, part.window, card.classes, job.ignore, reporter, job.class_map)
     part.region = np.full(part.labels.shape, TEST, np.uint8)
     part.prepare(card.modalities, keep=False)
