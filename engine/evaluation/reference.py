@@ -210,9 +210,7 @@ def _open(
 def _open_scene(
     card: Card, modalities: Sequence[Modality], sources: Mapping[str, SourceSpec], reference: str, reporter: Reporter
 ) -> Scene:
-    return Scene(
-        modalities, sources, reference=reference, trained_resolution=card.resolution, reporter=reporter
-    )  # fmt: skip
+    return Scene(modalities, sources, reference=reference, trained_resolution=card.resolution, reporter=reporter)
 
 
 def _match_classes(job: EvaluateJob, manifest: Manifest, card: Card) -> np.ndarray:
