@@ -94,9 +94,14 @@ class Pieces:
 
     def __iter__(self) -> Iterator[Piece]:
         for part, numbers in self._visits:
-            plan = self._plan(part)
+            plan, target = self._plan(part), part.target(self._region)
             for number in numbers:
-                yield self._read(part, plan, number)
+                rows, columns = _decided(plan, number)
+                top, left = plan.origin(number)
+                owned = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+                layers = part.read(top, left, *plan.shape)
+                labels = _piece(target, -1, part.window, rows, columns)
+                yield Piece(part, number, layers, owned, rows, self._inside(part, rows, columns), labels)
 
     def _plan(self, part: Part) -> Plan:
         grid = part.scene.grid
@@ -104,27 +109,19 @@ class Pieces:
 
     def _numbers(self, part: Part, everywhere: bool) -> list[int]:
         """Return the numbers of the tiles to visit in a scene."""
-        plan = self._plan(part)
-        cut = (self._cut(part, plan, number)[:2] for number in range(len(plan)))
-        return [
-            number
-            for number, (inside, labels) in enumerate(cut)
-            if (inside.any() if everywhere else (labels >= 0).any())
-        ]
+        plan, target = self._plan(part), part.target(self._region)
 
-    def _cut(self, part: Part, plan: Plan, number: int) -> tuple[np.ndarray, np.ndarray, slice, slice]:
-        """Return which pixels of a tile are inside the region, their labels, and their rows and columns."""
-        row, column = plan.position(number)
-        rows, columns = _decided(plan.rows, row), _decided(plan.columns, column)
-        inside = _piece(part.region, self._region + 1, part.window, rows, columns) == self._region
-        labels = _piece(part.labels, -1, part.window, rows, columns)
-        return inside, np.where(inside, labels, -1), rows, columns
+        def wanted(number: int) -> bool:
+            rows, columns = _decided(plan, number)
+            if everywhere:
+                return bool(self._inside(part, rows, columns).any())
+            return bool((_piece(target, -1, part.window, rows, columns) >= 0).any())
 
-    def _read(self, part: Part, plan: Plan, number: int) -> Piece:
-        inside, labels, rows, columns = self._cut(part, plan, number)
-        top, left = plan.origin(number)
-        owned = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
-        return Piece(part, number, part.read(top, left, *plan.shape), owned, rows, inside, labels)
+        return [number for number in range(len(plan)) if wanted(number)]
+
+    def _inside(self, part: Part, rows: slice, columns: slice) -> np.ndarray:
+        """Return which pixels of a piece of a scene belong to the region."""
+        return _piece(part.region, self._region + 1, part.window, rows, columns) == self._region
 
 
 @torch.inference_mode()
@@ -133,7 +130,13 @@ def forward(model: SegmentationModel, images: Mapping[str, Tensor], device: torc
     return model({name: image[None].to(device) for name, image in images.items()})[0].float().cpu().numpy()
 
 
-def _decided(axis: Axis, index: int) -> slice:
+def _decided(plan: Plan, number: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the scene that lie on a tile's side of the seams."""
+    row, column = plan.position(number)
+    return _side(plan.rows, row), _side(plan.columns, column)
+
+
+def _side(axis: Axis, index: int) -> slice:
     """Return the pixels along an axis that lie on tile `index`'s side of the seams."""
     ends = [(axis.edges[cell] + axis.edges[cell + 1]) // 2 for cell in range(1, len(axis.edges) - 1, 2)]
     bounds = [0, *ends, axis.size]

@@ -18,7 +18,7 @@ from ..raster.polygons import mapped_classes
 from ..raster.scene import Scene
 from ..training.labels import labelled_window, read_labels
 from ..training.manifest import Manifest, SceneEntry, read_manifest
-from ..training.parts import Part, assign, close_parts, count_classes, window_of
+from ..training.parts import CACHED, Part, assign, close_parts, count_classes, keep_small, window_of
 from ..training.splits import REGIONS, TEST
 
 _NAMED = 6
@@ -83,7 +83,7 @@ def _from_labels(job: EvaluateJob, card: Card, opened: list[Part], reporter: Rep
         part.window = (0, 0, scene.grid.height, scene.grid.width)
     part.labels = read_labels(entry, scene.grid, part.window, card.classes, job.ignore, reporter, job.class_map)
     part.region = np.full(part.labels.shape, TEST, np.uint8)
-    part.prepare(card.modalities, keep=False)
+    part.prepare(card.modalities)
     counts = count_classes([part], TEST, len(card.classes))
     if not counts.any():
         raise LacunaError(
@@ -103,15 +103,17 @@ def _from_manifest(job: EvaluateJob, card: Card, opened: list[Part], reporter: R
     known = {*(str(item.value) for item in manifest.classes), *(item.name.casefold() for item in manifest.classes)}
     ignore = [*manifest.ignore, *(value for value in job.ignore if str(value).casefold() not in known)]
     modalities = _modalities(card, manifest, reporter)
+    left = CACHED
     for entry in _choose(manifest, split):
         reporter.check()
         part = _open(entry, manifest, card, modalities, ignore, reporter)
         if part is not None:
             opened.append(part)
+            left -= keep_small(part, left)
     region = _divide(opened, manifest, split)
     for part in opened:
         part.labels = table[part.labels].astype(part.labels.dtype)
-        part.prepare(modalities, keep=False)
+        part.prepare(modalities)
     counts = count_classes(opened, region, len(card.classes)) if opened else np.zeros(len(card.classes), np.int64)
     if not counts.any():
         scenes = "scene" if split == "all" else f"{split} scene"

@@ -62,9 +62,10 @@ def read_labels(
             file cannot be read (codes of `RasterFile` and `read_polygons`); `no-overlap`, it lies elsewhere.
         UsageError: `bad-class-map`.
     """
-    dtype = np.int16 if len(classes) <= np.iinfo(np.int16).max else np.int32
-    read = _from_raster if entry.field is None else _from_polygons
-    return read(entry, grid, window, classes, ignore, reporter, class_map or {}).astype(dtype)
+    found = np.full(window[2:], _NONE, np.int16 if len(classes) <= np.iinfo(np.int16).max else np.int32)
+    fill = _read_raster if entry.field is None else _read_polygons
+    fill(found, entry, grid, window, classes, ignore, reporter, class_map or {})
+    return found
 
 
 def labelled_window(entry: SceneEntry, grid: Grid, reporter: Reporter) -> Window:
@@ -110,7 +111,8 @@ def _open_raster(entry: SceneEntry) -> Source:
     return Source(Modality("labels", ["class"], resampling="nearest"), SourceSpec(entry.labels, [1]), what=what)
 
 
-def _from_raster(
+def _read_raster(
+    found: np.ndarray,
     entry: SceneEntry,
     grid: Grid,
     window: Window,
@@ -118,8 +120,8 @@ def _from_raster(
     ignore: Sequence[int | str],
     reporter: Reporter,
     class_map: ClassMap,
-) -> np.ndarray:
-    """Return the labels of a scene whose labels are a raster."""
+) -> None:
+    """Fill `found` with the labels of a scene whose labels are a raster."""
     source = _open_raster(entry)
     try:
         _check_overlap(source, grid)
@@ -129,7 +131,7 @@ def _from_raster(
         table = {float(item.value): index for index, item in enumerate(classes)}
         table.update({float(value): _NONE for value in ignore if not isinstance(value, str)})
         table.update(_mapped_values(class_map, classes, str(source)))
-        found, unknown = np.full(window[2:], _NONE, np.int64), Counter()
+        unknown: Counter[float] = Counter()
         for row, height in _strips(window[2]):
             read = (window[0] + row, window[1], height, window[3])
             values, valid = resample(source, positions, "nearest", *read)
@@ -137,7 +139,6 @@ def _from_raster(
     finally:
         source.close()
     _check_known(unknown, str(source), classes, ignore)
-    return found
 
 
 def _indices(values: np.ndarray, valid: np.ndarray, table: dict[float, int], unknown: Counter[float]) -> np.ndarray:
@@ -188,7 +189,8 @@ def _check_overlap(source: Source, grid: Grid) -> None:
         )
 
 
-def _from_polygons(
+def _read_polygons(
+    found: np.ndarray,
     entry: SceneEntry,
     grid: Grid,
     window: Window,
@@ -196,12 +198,12 @@ def _from_polygons(
     ignore: Sequence[int | str],
     reporter: Reporter,
     class_map: ClassMap,
-) -> np.ndarray:
-    """Return the labels of a scene whose labels are polygons."""
+) -> None:
+    """Fill `found` with the labels of a scene whose labels are polygons."""
     polygons = read_polygons(entry.labels, grid.crs, entry.field, reporter=reporter)
     indices = class_indices(polygons, classes, class_map, ignore, reporter)
     painter = Painter(polygons, grid, indices)
-    found, contradicting = np.full(window[2:], _NONE, np.int64), 0
+    contradicting = 0
     for row, height in _strips(window[2]):
         found[row : row + height], conflict = painter.classes(window[0] + row, window[1], height, window[3])
         contradicting += int(conflict.sum())
@@ -210,7 +212,6 @@ def _from_polygons(
             f"{entry.labels}: in scene {entry.name} polygons of different classes claim {contradicting} pixels, which "
             "are ignored."
         )
-    return found
 
 
 def _strips(height: int) -> Iterator[tuple[int, int]]:

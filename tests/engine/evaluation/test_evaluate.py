@@ -15,6 +15,7 @@ import shapely
 from affine import Affine
 
 from lacuna.engine import cli
+from lacuna.engine.checkpoint.card import read_card
 from lacuna.engine.errors import CancelledError
 from lacuna.engine.evaluation.evaluate import evaluate
 from lacuna.engine.evaluation.metrics import ConfusionMatrix
@@ -252,14 +253,15 @@ def test_cancel_stops_between_tiles(checkpoint, scene):
 def landcover(make_checkpoint):
     """An SGMA of random weights for three real modalities, and their rasters of one scene."""
     z_score = {"type": "z_score", "mean": 1000.0, "std": 800.0}
+    bands = [f"B{number:02d}" for number in range(1, 9)] + ["B8A", "B09", "B11", "B12"]
     name = "38D_378R_2_3.tif"
     made = make_checkpoint(
         "landcover.safetensors",
         architecture="sgma",
         modalities={
-            "optical": {"bands": [f"b{index}" for index in range(12)], "scaling": [z_score]},
+            "optical": {"bands": bands, "scaling": [z_score]},
             "radar": {"bands": ["VV", "VH"], "scaling": [{**z_score, "mean": -12.0, "std": 6.0}]},
-            "elevation": {"bands": ["height"], "scaling": [{**z_score, "mean": 300.0, "std": 200.0}]},
+            "elevation": {"bands": ["elevation"], "scaling": [{**z_score, "mean": 300.0, "std": 200.0}]},
         },
         classes=[1, 2, 4, 5, 7, 9],
         config={"encoder": "resnet_small", "encoder_options": {"width": 4, "depth": 1}, "head_width": 8},
@@ -289,6 +291,17 @@ def test_a_real_scene_agrees_with_the_map_that_segment_makes(landcover, run_segm
         wanted = Reliability()
         wanted.update(probabilities.max(axis=0)[labels >= 0].astype(float), (found == labels)[labels >= 0])
         assert case["ece"] == pytest.approx(wanted.ece(), abs=1e-4)
+
+
+def test_the_bundled_checkpoint_does_as_its_card_says(run_evaluate):
+    (path,) = (DATA.parents[2] / "resources" / "checkpoints").glob("landcover-*.safetensors")
+    result, _ = run_evaluate(str(path), manifest=str(DATA / "manifest.toml"))
+    card = read_card(str(path))
+    assert [tuple(case["available"]) for case in result["cases"]] == card.supported()
+    for case in result["cases"]:
+        score = card.score(tuple(case["available"]))
+        assert case["pixels"] == score["pixels"]
+        assert case["miou"] == pytest.approx(score["miou"], abs=0.005)
 
 
 def test_json_on_the_command_line(checkpoint, scene, arrays, capsys):

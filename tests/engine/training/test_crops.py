@@ -8,7 +8,7 @@ import pytest
 
 from lacuna.engine.training.augment import Geometry
 from lacuna.engine.training.crops import Crop, Cutter, Sampler, chunks, collate
-from lacuna.engine.training.parts import close_parts, divide, measure, open_parts, prepare
+from lacuna.engine.training.parts import close_parts, divide, measure, open_parts
 from lacuna.engine.training.scenarios import full, supported, uniform
 from lacuna.engine.training.splits import TRAIN
 
@@ -26,7 +26,8 @@ def opened(heard):
         kept.extend(parts)
         divide(parts, manifest, heard[0])
         modalities = measure(parts, manifest.modalities, heard[0])
-        prepare(parts, modalities)
+        for part in parts:
+            part.prepare(modalities)
         return parts, modalities
 
     yield open_all
@@ -170,7 +171,7 @@ def test_scenes_read_by_window_equal_scenes_in_memory(two_scenes, opened, monkey
     from lacuna.engine.training import parts as module
 
     kept, modalities = opened(two_scenes)
-    monkeypatch.setattr(module, "_CACHED", 0)
+    monkeypatch.setattr(module, "CACHED", 0)
     streamed, _ = opened(two_scenes)
     for crop in Sampler(kept, 3, SIDE, (0.8, 1.25), 0.5).draw(6, np.random.default_rng(1)):
         first, second = cutter(kept, modalities)(crop), cutter(streamed, modalities)(crop)
