@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line: `lacuna segment`, `train`, `describe`, `import` and `worker`. See `docs/commands.md`."""
+"""The command line: `lacuna segment`, `train`, `evaluate`, `describe`, `import`, `worker`. See `docs/commands.md`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from .events import Reporter
 from .jobs import (
     DEVICES,
     ENCODERS,
+    EVALUATED,
     NETWORKS,
     PRECISIONS,
     PRESETS,
     PROBABILITY_TYPES,
+    PROTOCOLS,
+    EvaluateJob,
     ImportJob,
     Job,
     SegmentJob,
@@ -37,6 +40,8 @@ from .run import run
 from .version import __version__
 
 T = TypeVar("T")
+# The options that together say which raster is bound to which modality.
+_SOURCE = ("modality", "bands", "nodata", "mask")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,6 +87,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_segment(commands.add_parser("segment", help="classify a scene", allow_abbrev=False))
     _add_train(commands.add_parser("train", help="train a model on the scenes of a manifest", allow_abbrev=False))
+    _add_evaluate(commands.add_parser("evaluate", help="measure a checkpoint against labels", allow_abbrev=False))
     described = commands.add_parser("describe", help="say what a checkpoint is", allow_abbrev=False)
     described.add_argument("checkpoint", metavar="CHECKPOINT", type=_path)
     described.add_argument("--json", action="store_true", help="print the card as one line of JSON")
@@ -100,10 +106,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(job=_segment_job)
     add = parser.add_argument
     add("--checkpoint", required=True, type=_path, metavar="C", help="the model")
-    _add_repeated(parser, "--modality", "NAME=F", "bind a raster to a modality of the checkpoint")
-    _add_repeated(parser, "--bands", "NAME=B,...", "its bands, numbers from 1 or names, in the checkpoint's order")
-    _add_repeated(parser, "--nodata", "NAME=V", "the value that means no data")
-    _add_repeated(parser, "--mask", "NAME=F", "a raster whose non-zero pixels are invalid, such as clouds")
+    _add_sources(parser)
     outputs = parser.add_argument_group("outputs")
     outputs.add_argument("--output", required=True, type=_path, metavar="F", help="the map of classes, a GeoTIFF")
     outputs.add_argument("--confidence", type=_path, metavar="F", help="per cent, of the class that won")
@@ -126,6 +129,34 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     compute.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
     compute.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
     _add_common(compute)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=_evaluate_job)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=_path, metavar="C", help="the model")
+    _add_sources(parser)
+    labels = parser.add_argument_group("reference: labels of these rasters, or the scenes of a manifest")
+    labels.add_argument("--labels", type=_path, metavar="L", help="a raster of class values, or polygons")
+    labels.add_argument("--field", metavar="F", help="of the polygons: class names or values")
+    labels.add_argument("--class-map", type=_class_map, metavar="V=CLASS,...", help="from label values to classes")
+    labels.add_argument("--ignore", type=_values, default=[], metavar="V,...", help="label values without a class")
+    labels.add_argument("--manifest", type=_path, metavar="M", help="scenes and their labels (TOML)")
+    labels.add_argument("--split", choices=EVALUATED, help="default: test, or all if no scene names a split")
+    measure = parser.add_argument_group("what is measured")
+    measure.add_argument("--protocol", choices=PROTOCOLS, default="subsets", help="default: subsets")
+    measure.add_argument("--no-gaussian", type=_names, default=[], metavar="NAME,...", help="modalities that nm spares")
+    measure.add_argument("--seed", type=int, default=0, metavar="N", help="of the damage of emm, rmm, nm; default: 0")
+    measure.add_argument("--area-estimates", action="store_true", help="areas of the classes with 95 %% intervals")
+    outputs = parser.add_argument_group("outputs")
+    outputs.add_argument("--report", type=_path, metavar="F", help="an HTML page; F.json beside it has the numbers")
+    outputs.add_argument("--update-card", action="store_true", help="write the scores into the checkpoint's card")
+    outputs.add_argument("--overwrite", action="store_true", help="replace a report that exists")
+    compute = parser.add_argument_group("computation")
+    compute.add_argument("--tile", type=_tile, metavar="N|H,W", help="in pixels; default: the checkpoint's")
+    compute.add_argument("--overlap", type=int, metavar="N", help="of tiles, in pixels; default: from the checkpoint")
+    compute.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    _add_json(compute)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -159,7 +190,18 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: Any) -> None:
     parser.add_argument("--no-resume", dest="resume", action="store_false", help="do not take up an unfinished run")
+    _add_json(parser)
+
+
+def _add_json(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="write events as lines of JSON, the result last")
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    _add_repeated(parser, "--modality", "NAME=F", "bind a raster to a modality of the checkpoint")
+    _add_repeated(parser, "--bands", "NAME=B,...", "its bands, numbers from 1 or names, in the checkpoint's order")
+    _add_repeated(parser, "--nodata", "NAME=V", "the value that means no data")
+    _add_repeated(parser, "--mask", "NAME=F", "a raster whose non-zero pixels are invalid, such as clouds")
 
 
 def _add_repeated(parser: argparse.ArgumentParser, option: str, metavar: str, text: str) -> None:
@@ -168,6 +210,22 @@ def _add_repeated(parser: argparse.ArgumentParser, option: str, metavar: str, te
 
 def _segment_job(options: argparse.Namespace) -> SegmentJob:
     """Return the job that the options of `segment` ask for."""
+    return SegmentJob(**_chosen(options, _SOURCE), modalities=_sources(options))
+
+
+def _evaluate_job(options: argparse.Namespace) -> EvaluateJob:
+    """Return the job that the options of `evaluate` ask for."""
+    return EvaluateJob(**_chosen(options, _SOURCE), modalities=_sources(options))
+
+
+def _chosen(options: argparse.Namespace, others: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the options that are fields of a job as they stand: all but `others`."""
+    left_out = ("command", "job", "json", *others)
+    return {key: value for key, value in vars(options).items() if key not in left_out}
+
+
+def _sources(options: argparse.Namespace) -> dict[str, SourceSpec]:
+    """Return the rasters that the options bind, by modality."""
     paths = _named("--modality", options.modality, _path)
     extras = {
         "bands": _named("--bands", options.bands, _bands),
@@ -183,22 +241,20 @@ def _segment_job(options: argparse.Namespace) -> SegmentJob:
                 f"--{option} names {', '.join(stray)}, which no --modality gives.",
                 f"Modalities given: {given}.",
             )
-    sources = {
+    return {
         name: SourceSpec(path, **{option: values.get(name) for option, values in extras.items()})
         for name, path in paths.items()
     }
-    chosen = {key: value for key, value in vars(options).items() if key not in ("command", "job", "json", "modality")}
-    return SegmentJob(modalities=sources, **{key: value for key, value in chosen.items() if key not in extras})
 
 
 def _train_job(options: argparse.Namespace) -> TrainJob:
     """Return the job that the options of `train` ask for."""
-    return TrainJob(**{key: value for key, value in vars(options).items() if key not in ("command", "job", "json")})
+    return TrainJob(**_chosen(options))
 
 
 def _import_job(options: argparse.Namespace) -> ImportJob:
     """Return the job that the options of `import` ask for."""
-    return ImportJob(**{key: value for key, value in vars(options).items() if key not in ("command", "job", "json")})
+    return ImportJob(**_chosen(options))
 
 
 def _checked(job: Job) -> Job:
@@ -254,10 +310,27 @@ def _path(text: str) -> str:
 
 
 def _bands(text: str) -> list[int | str]:
-    bands = [band.strip() for band in text.split(",")]
-    if not all(bands):
-        raise argparse.ArgumentTypeError("a band between two commas is empty")
-    return [int(band) if band.isascii() and band.isdigit() else band for band in bands]
+    return [int(band) if band.isascii() and band.isdigit() else band for band in _names(text)]
+
+
+def _values(text: str) -> list[int | str]:
+    return [int(part) if re.fullmatch(r"-?[0-9]+", part) else part for part in _names(text)]
+
+
+def _names(text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise argparse.ArgumentTypeError(f"in {text!r} a value between two commas is empty")
+    return parts
+
+
+def _class_map(text: str) -> dict[str, int | str]:
+    pairs = [_pair(part) for part in _names(text)]
+    keys = [key.strip() for key, _ in pairs]
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        raise argparse.ArgumentTypeError(f"{text!r} maps {twice[0]} twice")
+    return {key: _values(value)[0] for key, (_, value) in zip(keys, pairs)}
 
 
 def _extent(text: str) -> list[float] | str:

@@ -7,8 +7,10 @@ said in `docs/commands.md`; each field has the name and meaning of the option of
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import os
 import typing
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Optional, Union
@@ -22,6 +24,8 @@ PRESETS = ("default", "paper")
 # What `lacuna import` knows: whole networks, which need a card, and encoders.
 NETWORKS = ("dis2", "cmx")
 ENCODERS = ("pvt_v2", "mit", "resnet")
+PROTOCOLS = ("subsets", "emm", "rmm", "nm")
+EVALUATED = ("test", "validation", "train", "all")
 
 
 @dataclass
@@ -106,18 +110,9 @@ class SegmentJob:
             _check_extent(self.extent)
         if self.resolution is not None and not 0 < self.resolution < math.inf:
             raise UsageError("bad-value", f"resolution is {self.resolution}.", "Give a pixel size above 0.")
-        if self.tile is not None and (len(self.tile) != 2 or min(self.tile) < 1):
-            raise UsageError("bad-value", f"tile is {self.tile}.", "Give one side, or rows and columns, in pixels.")
-        for name in ("overlap", "batch_size"):
-            value, least = getattr(self, name), 0 if name == "overlap" else 1
-            if value is not None and value < least:
-                raise UsageError("bad-value", f"{name} is {value}.", f"Give a whole number of at least {least}.")
-        if self.overlap is not None and self.tile is not None and 2 * self.overlap > min(self.tile):
-            raise UsageError(
-                "bad-value",
-                f"overlap is {self.overlap} pixels, more than half the tile of {self.tile[0]} x {self.tile[1]}.",
-                "Give a smaller overlap or a larger tile.",
-            )
+        _check_tile(self.tile, self.overlap)
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError("bad-value", f"batch_size is {self.batch_size}.", "Give a whole number of at least 1.")
 
 
 @dataclass
@@ -183,8 +178,88 @@ class ImportJob:
             )
 
 
-Job = Union[SegmentJob, TrainJob, ImportJob]
-KINDS: dict[str, type] = {job.kind: job for job in (SegmentJob, TrainJob, ImportJob)}
+@dataclass
+class EvaluateJob:
+    """Measure a checkpoint against reference labels: the request behind `lacuna evaluate` and the Evaluate page.
+
+    The reference is either `labels` of the scene that `modalities` show, a raster of class values or, with `field`,
+    polygons; or the scenes of a `manifest`, those of `split` (None: test, or all where no scene names a split).
+    `class_map` goes from values of labels to names or values of the checkpoint's classes, `ignore` lists values without
+    a class. `seed` is that of the damage of the protocols emm, rmm and nm; `no_gaussian` names modalities that get no
+    Gaussian noise in nm. `report` is an HTML file, beside which the result is written as JSON.
+    """
+
+    checkpoint: str
+    # Below, `field` is a field of the job, so the function of this name goes by its module.
+    modalities: dict[str, SourceSpec] = dataclasses.field(default_factory=dict)
+    labels: Optional[str] = None
+    field: Optional[str] = None
+    class_map: Optional[dict[str, Union[int, str]]] = None
+    ignore: list[Union[int, str]] = dataclasses.field(default_factory=list)
+    manifest: Optional[str] = None
+    split: Optional[str] = None
+    protocol: str = "subsets"
+    area_estimates: bool = False
+    report: Optional[str] = None
+    update_card: bool = False
+    no_gaussian: list[str] = dataclasses.field(default_factory=list)
+    seed: int = 0
+    tile: Optional[list[int]] = None
+    overlap: Optional[int] = None
+    device: str = "auto"
+    overwrite: bool = False
+
+    kind: typing.ClassVar[str] = "evaluate"
+
+    def record_path(self) -> Optional[str]:
+        """Return where the result goes as JSON, or None where no report is asked for."""
+        return None if self.report is None else self.report + ".json"
+
+    def part_paths(self) -> list[str]:
+        """Return the files in which unfinished work lies; whoever kills the engine removes them."""
+        card = os.path.realpath(self.checkpoint) if self.update_card else None
+        written = [self.report, self.record_path(), card]
+        return [path + ".part" for path in written if path is not None]
+
+    def check(self) -> None:
+        """Raise UsageError for values that no data and no checkpoint could make right."""
+        self._check_reference()
+        _check_choice("protocol", self.protocol, PROTOCOLS)
+        for name in ("area_estimates", "update_card"):
+            if getattr(self, name) and self.protocol != "subsets":
+                text = f"{name} was asked for with the protocol {self.protocol}, which damages the inputs."
+                raise UsageError("bad-value", text, "Ask for it with the protocol subsets.")
+        if self.no_gaussian and self.protocol != "nm":
+            text = f"no_gaussian was given with the protocol {self.protocol}."
+            raise UsageError("bad-value", text, "Gaussian noise is part of the protocol nm only.")
+        if self.seed < 0:
+            raise UsageError("bad-value", f"seed is {self.seed}.", "Give a whole number of at least 0.")
+        _check_tile(self.tile, self.overlap)
+        _check_device(self.device)
+
+    def _check_reference(self) -> None:
+        """Raise UsageError unless there is one reference: a manifest, or rasters and their labels."""
+        if self.manifest is None:
+            if not self.modalities:
+                text = "Neither a modality nor a manifest was given."
+                raise UsageError("no-modality", text, "Bind rasters to modalities and give labels, or give a manifest.")
+            if self.labels is None:
+                text = "No reference labels were given."
+                raise UsageError("no-labels", text, "Give a raster of class values, or polygons and their field.")
+            if self.split is not None:
+                text = f"The split {self.split} was asked for, but no manifest was given."
+                raise UsageError("bad-value", text, "Leave it out: only scenes of a manifest have splits.")
+            return
+        given = [name for name in ("modalities", "labels", "field") if getattr(self, name)]
+        if given:
+            text = f"A manifest was given together with {', '.join(given)}."
+            raise UsageError("bad-value", text, "Leave one of the two out: a manifest names its rasters and labels.")
+        if self.split is not None:
+            _check_choice("split", self.split, EVALUATED)
+
+
+Job = Union[SegmentJob, TrainJob, EvaluateJob, ImportJob]
+KINDS: dict[str, type] = {job.kind: job for job in (SegmentJob, TrainJob, EvaluateJob, ImportJob)}
 
 
 def to_json(job: Job) -> str:
@@ -270,6 +345,19 @@ def _check_choice(name: str, value: str, choices: tuple) -> None:
 def _check_device(value: str) -> None:
     if value not in ("auto", "cpu", "cuda") and not (value.startswith("cuda:") and value[5:].isdecimal()):
         raise UsageError("bad-value", f"device is {value!r}.", f"Choose {DEVICES}.")
+
+
+def _check_tile(tile: Optional[list[int]], overlap: Optional[int]) -> None:
+    if tile is not None and (len(tile) != 2 or min(tile) < 1):
+        raise UsageError("bad-value", f"tile is {tile}.", "Give one side, or rows and columns, in pixels.")
+    if overlap is not None and overlap < 0:
+        raise UsageError("bad-value", f"overlap is {overlap}.", "Give a whole number of at least 0.")
+    if overlap is not None and tile is not None and 2 * overlap > min(tile):
+        raise UsageError(
+            "bad-value",
+            f"overlap is {overlap} pixels, more than half the tile of {tile[0]} x {tile[1]}.",
+            "Give a smaller overlap or a larger tile.",
+        )
 
 
 def _check_extent(extent: list) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from .checkpoint.card import read_card
 from .errors import CancelledError, LacunaError, disk_error
 from .events import Reporter
-from .jobs import Job, SegmentJob
+from .jobs import EvaluateJob, Job, SegmentJob, TrainJob
 from .version import __version__
 
 # By kind of job: the module and its function, called with the job and the reporter.
@@ -24,6 +24,7 @@ _WORK = {
     "segment": (".inference.pipeline", "segment"),
     "train": (".training.train", "train"),
     "import": (".checkpoint.importers", "import_weights"),
+    "evaluate": (".evaluation.evaluate", "evaluate"),
 }
 _PACKAGE = __name__.rpartition(".")[0]
 # What the engine's interpreter must have (`pyproject.toml` says from which version on).
@@ -60,7 +61,8 @@ def explain(problem: Exception, job: Job) -> LacunaError:
     if isinstance(problem, MemoryError) or (torch and isinstance(problem, torch.OutOfMemoryError)):
         return _out_of_memory(problem, job)
     if isinstance(problem, OSError):
-        return disk_error(problem, str(problem.filename or job.output))
+        written = job.report or job.checkpoint if isinstance(job, EvaluateJob) else job.output
+        return disk_error(problem, str(problem.filename or written))
     if isinstance(problem, RuntimeError) and any(words in str(problem) for words in _NO_MEMORY):
         return _out_of_memory(problem, job)
     if isinstance(problem, RuntimeError) and "CUDA" in str(problem):
@@ -76,6 +78,10 @@ def _check(job: Job) -> None:
     """Raise LacunaError for what the card alone shows to be wrong, before seconds go into loading torch."""
     if isinstance(job, SegmentJob):
         read_card(job.checkpoint).check_request(job.modalities, job.reference)
+    if isinstance(job, EvaluateJob):
+        card = read_card(job.checkpoint)
+        if job.manifest is None:
+            card.check_request(job.modalities)
 
 
 def _load(kind: str) -> Callable[[Job, Reporter], dict[str, Any]]:
@@ -107,7 +113,7 @@ def _out_of_memory(problem: Exception, job: Job) -> LacunaError:
     """Return the error for memory that ran out, with the settings that need less of it."""
     asked = ", ".join(f"{name} {getattr(job, name)}" for name in ("tile", "batch_size", "device") if hasattr(job, name))
     hint = "Take a smaller batch or tile, close other programs, or choose the device cpu."
-    if not isinstance(job, SegmentJob):
+    if isinstance(job, TrainJob):
         hint = "Take a smaller encoder, batch or crop (--encoder, --config), or close other programs."
     return LacunaError("out-of-memory", f"Memory ran out ({asked}): {_first_line(problem)}.", hint)
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import safetensors
@@ -21,12 +22,13 @@ from ..models.registry import build
 from .card import Card
 from .header import metadata_of, read_header, sha256
 
-__all__ = ["load", "save", "sha256", "write_tensors"]
+__all__ = ["load", "rewrite_card", "save", "sha256", "write_tensors"]
 
 # Types in which a file may hold a tensor that the model has as float32: half precision only to be smaller.
 _FLOATS = ("F32", "F16", "BF16")
 _TYPES = {torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL", torch.float64: "F64"}
 _NAMED = 3
+_BLOCK = 2**20
 
 
 def save(path: str, model: nn.Module | Mapping[str, Tensor], card: Card, *, half: bool = False) -> None:
@@ -52,7 +54,7 @@ def save(path: str, model: nn.Module | Mapping[str, Tensor], card: Card, *, half
 def write_tensors(path: str, state: Mapping[str, Tensor], metadata: dict[str, str], *, half: bool = False) -> None:
     """Write tensors and metadata as a safetensors file, whole or not at all; arguments and errors as for `save`."""
     tensors = {name: _to_store(name, tensor, half) for name, tensor in state.items()}
-    _write(path, _sorted(safetensors.torch.save(tensors, metadata)))
+    _write(path, [_sorted(safetensors.torch.save(tensors, metadata))])
 
 
 def load(path: str, device: str | torch.device = "cpu") -> tuple[Card, SegmentationModel]:
@@ -76,6 +78,20 @@ def load(path: str, device: str | torch.device = "cpu") -> tuple[Card, Segmentat
     return card, model.to(device).eval()
 
 
+def rewrite_card(path: str, card: Card) -> None:
+    """Give the checkpoint at `path` another card; its tensors stay as they are, byte for byte.
+
+    As with `save`, `path` is whole at any moment, with the one card or the other. Of a link, what it leads to changes.
+
+    Raises:
+        LacunaError: as for `read_header` and `save`.
+    """
+    path = os.path.realpath(path)
+    header = read_header(path)
+    header["__metadata__"] = {**metadata_of(header, path), **card.to_metadata()}
+    _write(path, itertools.chain([_encode(header)], _tensor_bytes(path)))
+
+
 def _to_store(name: str, tensor: Tensor, half: bool) -> Tensor:
     """Return a copy of `tensor` as the file is to hold it: on the CPU, contiguous, sharing memory with no other."""
     copy = tensor.detach().to("cpu", torch.float16 if half and tensor.dtype == torch.float32 else None, copy=True)
@@ -90,19 +106,33 @@ def _to_store(name: str, tensor: Tensor, half: bool) -> Tensor:
 def _sorted(data: bytes) -> bytes:
     """Return a safetensors file with its metadata in order: the library writes them in an order drawn at random."""
     (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **dict(sorted(header.items()))}
+    return _encode(json.loads(data[8 : 8 + length])) + data[8 + length :]
+
+
+def _encode(header: Mapping[str, Any]) -> bytes:
+    """Return the first part of a safetensors file: the length of its header, and the header, in order."""
+    rest = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    ordered = {"__metadata__": dict(sorted(header["__metadata__"].items())), **dict(sorted(rest.items()))}
     text = json.dumps(ordered, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+    return struct.pack("<Q", len(text)) + text
 
 
-def _write(path: str, data: bytes) -> None:
-    """Write `data` to `path` by way of `path.part`, which does not outlive an error."""
+def _tensor_bytes(path: str) -> Iterator[bytes]:
+    """Yield what follows the header of the safetensors file at `path`, in blocks."""
+    with open(path, "rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        stream.seek(8 + length)
+        while block := stream.read(_BLOCK):
+            yield block
+
+
+def _write(path: str, blocks: Iterable[bytes]) -> None:
+    """Write `blocks` to `path` by way of `path.part`, which does not outlive an error."""
     part = path + ".part"
     try:
         with open(part, "wb") as stream:
-            stream.write(data)
+            stream.writelines(blocks)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)

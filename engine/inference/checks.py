@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Checks of a job's outputs against its inputs and the disk, before anything is computed."""
+"""Checks before anything is computed: of a job's outputs against its inputs and the disk, of its tiles."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 
+from ..checkpoint.card import Card
 from ..errors import LacunaError, UsageError
+from ..events import Reporter
 from ..jobs import SegmentJob
 from ..raster.sidecars import sidecar_paths
 from ..raster.writer import locked
@@ -74,3 +77,25 @@ def check_existing(path: str, overwrite: bool) -> None:
                 continue
         except OSError:
             raise locked(item) from None
+
+
+def choose_tile(
+    tile: Sequence[int] | None, overlap: int | None, card: Card, reporter: Reporter
+) -> tuple[tuple[int, int], int]:
+    """Return rows and columns of a tile and the overlap: as asked, else those of the card.
+
+    Raises:
+        UsageError: `bad-value`, when the overlap is more than half a tile.
+    """
+    height, width = tile or card.tile
+    if tile and (height < card.stride or width < card.stride):
+        height, width = max(height, card.stride), max(width, card.stride)
+        reporter.warn(f"The tile was raised to {height} x {width}: the model works in steps of {card.stride} pixels.")
+    chosen = overlap if overlap is not None else min(2 * card.margin, height // 2, width // 2)
+    if 2 * chosen > min(height, width):
+        raise UsageError(
+            "bad-value",
+            f"The overlap of {chosen} pixels is more than half the tile of {height} x {width}.",
+            "Give a smaller overlap or a larger tile.",
+        )
+    return (height, width), chosen

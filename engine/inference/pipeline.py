@@ -13,7 +13,7 @@ import numpy as np
 
 from ..checkpoint.card import Card, Scenario, read_card
 from ..checkpoint.store import load, sha256
-from ..errors import CancelledError, LacunaError, UsageError
+from ..errors import CancelledError, LacunaError
 from ..events import Reporter
 from ..jobs import SegmentJob
 from ..raster.grid import GridOptions, extent_text
@@ -23,7 +23,7 @@ from ..raster.scene import Scene, gdal_limits
 from ..raster.tiles import Plan, plan_tiles
 from ..raster.writer import RasterWriter, replace, stage_json
 from .blend import Blender
-from .checks import check_outputs, input_files
+from .checks import check_outputs, choose_tile, input_files
 from .device import choose_device, choose_precision, describe_device, peak_memory
 from .parts import Parts, fingerprint
 from .predictor import Predictor
@@ -127,18 +127,8 @@ def plan_scene(job: SegmentJob, card: Card, scene: Scene, reporter: Reporter) ->
     Raises:
         UsageError: `bad-value`, when the overlap is more than half a tile.
     """
-    height, width = job.tile or card.tile
-    if job.tile and (height < card.stride or width < card.stride):
-        height, width = max(height, card.stride), max(width, card.stride)
-        reporter.warn(f"The tile was raised to {height} x {width}: the model works in steps of {card.stride} pixels.")
-    overlap = job.overlap if job.overlap is not None else min(2 * card.margin, height // 2, width // 2)
-    if 2 * overlap > min(height, width):
-        raise UsageError(
-            "bad-value",
-            f"The overlap of {overlap} pixels is more than half the tile of {height} x {width}.",
-            "Give a smaller overlap or a larger tile.",
-        )
-    return plan_tiles(scene.grid.height, scene.grid.width, (height, width), overlap, card.stride)
+    tile, overlap = choose_tile(job.tile, job.overlap, card, reporter)
+    return plan_tiles(scene.grid.height, scene.grid.width, tile, overlap, card.stride)
 
 
 def read_area(job: SegmentJob, scene: Scene, reporter: Reporter) -> Callable[..., np.ndarray] | None:

@@ -87,26 +87,25 @@ def class_indices(
     polygons: Polygons,
     classes: Sequence[ClassInfo],
     class_map: Mapping[Any, str | int] | None = None,
-    ignore: Sequence[int] = (),
+    ignore: Sequence[int | str] = (),
     reporter: Reporter | None = None,
 ) -> np.ndarray:
     """Return for each polygon the index in `classes` of its field's value, or -1 for one to ignore.
 
     Text is matched to class names (case ignored), a number to class values; `class_map`, from values of the field to
-    names or values of classes, overrides both. Empty values, and those in `ignore`, have no class.
+    names or values of classes, overrides both, and `ignore`. Empty values, and those in `ignore`, have no class.
 
     Raises:
         LacunaError: `unknown-class`, values that are none of these, all named; UsageError `bad-class-map`.
     """
-    names = {_key(item.name): i for i, item in enumerate(classes)}
-    numbers = {_key(item.value): i for i, item in enumerate(classes)}
-    mapped = {_key(value): _target(goal, names, numbers, classes) for value, goal in (class_map or {}).items()}
+    names, numbers = _class_keys(classes)
+    mapped = mapped_classes(class_map or {}, classes)
     ignored = {_key(value) for value in ignore}
     found, unknown, empty = [], Counter(), 0
     for value in polygons.values or ():
         key = _key(value)
         table = names if isinstance(value, str) else numbers
-        index = mapped.get(key, table.get(key, _UNCLASSED if key in ignored or key == "" else _NEW))
+        index = mapped.get(key, _UNCLASSED if key in ignored or key == "" else table.get(key, _NEW))
         empty += key == "" and key not in mapped
         unknown[str(value)] += index == _NEW
         found.append(index)
@@ -121,6 +120,20 @@ def class_indices(
     if empty and reporter is not None:
         reporter.warn(f"{polygons.path}: {empty} polygons have no class and are ignored.")
     return np.array(found, dtype=np.int64)
+
+
+def mapped_classes(class_map: Mapping[Any, str | int], classes: Sequence[ClassInfo]) -> dict[str, int]:
+    """Return the index in `classes` for each value that a class map names, as text without case.
+
+    Args:
+        class_map: from values of labels to names (case ignored) or values of classes.
+        classes: those that it may lead to.
+
+    Raises:
+        UsageError: `bad-class-map`, it leads to something that is no class.
+    """
+    names, numbers = _class_keys(classes)
+    return {_key(value): _target(goal, names, numbers, classes) for value, goal in class_map.items()}
 
 
 class Painter:
@@ -272,6 +285,12 @@ def _key(value: Any) -> str:
     if isinstance(value, (int, float)):
         return str(int(value)) if float(value).is_integer() else str(float(value))
     return str(value).casefold()
+
+
+def _class_keys(classes: Sequence[ClassInfo]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the indices of classes by the keys of their names, and by those of their values."""
+    names = {_key(item.name): index for index, item in enumerate(classes)}
+    return names, {_key(item.value): index for index, item in enumerate(classes)}
 
 
 def _target(goal: str | int, names: Mapping[str, int], numbers: Mapping[str, int], classes: Sequence[ClassInfo]) -> int:

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ..checkpoint.card import ClassInfo, Modality
-from ..errors import LacunaError
+from ..errors import LacunaError, UsageError
 from ..events import Reporter
 from ..jobs import SourceSpec
-from ..raster.grid import Grid, extent_text
+from ..raster.grid import Bounds, Grid, extent_text
 from ..raster.mapping import PixelMap
-from ..raster.polygons import Painter, class_indices, read_polygons
+from ..raster.polygons import Painter, class_indices, mapped_classes, read_polygons
 from ..raster.resample import resample
 from ..raster.source import Source
 from .manifest import SceneEntry
@@ -26,6 +28,7 @@ _SHOWN = 8
 _NONE, _UNKNOWN = -1, -2
 
 Window = tuple[int, int, int, int]
+ClassMap = Mapping[str, "int | str"]
 
 
 def read_labels(
@@ -35,6 +38,7 @@ def read_labels(
     classes: Sequence[ClassInfo],
     ignore: Sequence[int | str],
     reporter: Reporter,
+    class_map: ClassMap | None = None,
 ) -> np.ndarray:
     """Return the labels of a scene.
 
@@ -45,9 +49,10 @@ def read_labels(
         entry: the scene.
         grid: its reference grid.
         window: the part of it that is wanted (row, column, height, width).
-        classes: those of the manifest.
+        classes: those that the labels may have.
         ignore: label values, or texts of a field, without a class.
         reporter: told of what was resampled or contradicts itself.
+        class_map: from label values, or texts of a field, to values or names of classes; goes before all else.
 
     Returns:
         Index of the class of each pixel, -1 where it has none: int16 (height, width), int32 for above 32767 classes.
@@ -55,13 +60,55 @@ def read_labels(
     Raises:
         LacunaError: `unknown-class`, a value that is neither a class nor ignored, with how often it stands there; the
             file cannot be read (codes of `RasterFile` and `read_polygons`); `no-overlap`, it lies elsewhere.
+        UsageError: `bad-class-map`.
     """
     found = np.full(window[2:], _NONE, np.int16 if len(classes) <= np.iinfo(np.int16).max else np.int32)
-    if entry.field is None:
-        _read_raster(found, entry, grid, window, classes, ignore, reporter)
-    else:
-        _read_polygons(found, entry, grid, window, classes, ignore, reporter)
+    fill = _read_raster if entry.field is None else _read_polygons
+    fill(found, entry, grid, window, classes, ignore, reporter, class_map or {})
     return found
+
+
+def labelled_window(entry: SceneEntry, grid: Grid, reporter: Reporter) -> Window:
+    """Return the part of a scene's grid (row, column, height, width) outside which its labels have nothing.
+
+    Raises:
+        LacunaError: the file cannot be read; `no-overlap`, it lies elsewhere.
+    """
+    if entry.field is None:
+        with contextlib.closing(_open_raster(entry)) as source:
+            _check_overlap(source, grid)
+            box = grid.overlap(source.grid)
+    else:
+        xmin, ymin, xmax, ymax = read_polygons(entry.labels, grid.crs, entry.field, reporter=reporter).bounds
+        columns, rows = grid.to_pixels(np.array([xmin, xmax, xmin, xmax]), np.array([ymin, ymin, ymax, ymax]))
+        box = columns.min(), rows.min(), columns.max(), rows.max()
+    window = _within(box, grid)
+    if window is None:
+        raise LacunaError(
+            "no-overlap",
+            f"The labels {entry.labels} do not overlap the rasters, which cover {extent_text(grid)}.",
+            "Check that they are of the same place and their CRS is right.",
+        )
+    return window
+
+
+def _within(box: Bounds | None, grid: Grid) -> Window | None:
+    """Return the window of a grid around a box in its pixels (left, top, right, bottom); None if it is empty."""
+    if box is None:
+        return None
+    left, top = max(math.floor(box[0]), 0), max(math.floor(box[1]), 0)
+    right, bottom = min(math.ceil(box[2]), grid.width), min(math.ceil(box[3]), grid.height)
+    return (top, left, bottom - top, right - left) if top < bottom and left < right else None
+
+
+def _open_raster(entry: SceneEntry) -> Source:
+    """Return the raster of a scene's labels, open."""
+    if entry.labels.partition("|")[0].lower().endswith(_VECTOR) and os.path.exists(entry.labels.partition("|")[0]):
+        text = f"The labels of scene {entry.name}, {entry.labels}, are polygons, but no field is named."
+        hint = 'Say which field holds the class: --field, or field = "..." in the manifest.'
+        raise LacunaError("no-field", text, hint)
+    what = f"labels of scene {entry.name}"
+    return Source(Modality("labels", ["class"], resampling="nearest"), SourceSpec(entry.labels, [1]), what=what)
 
 
 def _read_raster(
@@ -72,13 +119,10 @@ def _read_raster(
     classes: Sequence[ClassInfo],
     ignore: Sequence[int | str],
     reporter: Reporter,
+    class_map: ClassMap,
 ) -> None:
     """Fill `found` with the labels of a scene whose labels are a raster."""
-    if entry.labels.lower().endswith(_VECTOR) and os.path.exists(entry.labels):
-        text = f"The labels of scene {entry.name}, {entry.labels}, are polygons, but no field is named."
-        raise LacunaError("no-field", text, 'Say in the manifest which field holds the class: field = "...".')
-    what = f"labels of scene {entry.name}"
-    source = Source(Modality("labels", ["class"], resampling="nearest"), SourceSpec(entry.labels, [1]), what=what)
+    source = _open_raster(entry)
     try:
         _check_overlap(source, grid)
         positions = PixelMap(grid, source.grid)
@@ -86,6 +130,7 @@ def _read_raster(
             reporter.info(f"{source}: brought to the reference grid by nearest pixels.")
         table = {float(item.value): index for index, item in enumerate(classes)}
         table.update({float(value): _NONE for value in ignore if not isinstance(value, str)})
+        table.update(_mapped_values(class_map, classes, str(source)))
         unknown: Counter[float] = Counter()
         for row, height in _strips(window[2]):
             read = (window[0] + row, window[1], height, window[3])
@@ -106,8 +151,20 @@ def _indices(values: np.ndarray, valid: np.ndarray, table: dict[float, int], unk
     return found
 
 
+def _mapped_values(class_map: ClassMap, classes: Sequence[ClassInfo], what: str) -> dict[float, int]:
+    """Return the class index of each value of a raster that a class map names."""
+    found = {}
+    for key, index in mapped_classes(class_map, classes).items():
+        try:
+            found[float(key)] = index
+        except ValueError:
+            text = f"The class map names {key!r}, but {what} are a raster, whose values are numbers."
+            raise UsageError("bad-class-map", text, f"Write it as 1={classes[index].name}.") from None
+    return found
+
+
 def _check_known(unknown: Counter[float], what: str, classes: Sequence[ClassInfo], ignore: Sequence[int | str]) -> None:
-    """Raise LacunaError if labels hold values that the manifest does not list."""
+    """Raise LacunaError if labels hold values that are neither of a class nor ignored."""
     if not unknown:
         return
     shown = [f"{value:g} ({count} pixels)" for value, count in unknown.most_common(_SHOWN)]
@@ -117,7 +174,8 @@ def _check_known(unknown: Counter[float], what: str, classes: Sequence[ClassInfo
         "unknown-class",
         f"{what} hold values that are no class: {', '.join(shown)}{more}; classes are {known}; ignored: "
         f"{', '.join(map(str, ignore)) or 'none'}.",
-        "List each value in the manifest, as a class or under ignore.",
+        "Say for each value which class it is or that it has none: in the manifest under classes or ignore, else in a "
+        "class map (--class-map) or with --ignore.",
     )
 
 
@@ -139,10 +197,11 @@ def _read_polygons(
     classes: Sequence[ClassInfo],
     ignore: Sequence[int | str],
     reporter: Reporter,
+    class_map: ClassMap,
 ) -> None:
     """Fill `found` with the labels of a scene whose labels are polygons."""
     polygons = read_polygons(entry.labels, grid.crs, entry.field, reporter=reporter)
-    indices = class_indices(polygons, classes, ignore=ignore, reporter=reporter)
+    indices = class_indices(polygons, classes, class_map, ignore, reporter)
     painter = Painter(polygons, grid, indices)
     contradicting = 0
     for row, height in _strips(window[2]):

@@ -22,7 +22,7 @@ from .statistics import BandStatistics
 
 _BLOCK = 1024
 # Scenes up to this size together (numbers of 4 bytes) stay in memory; larger ones are read window by window.
-_CACHED = 2**28
+CACHED = 2**28
 
 
 @dataclass
@@ -103,7 +103,7 @@ def open_parts(manifest: Manifest, reporter: Reporter) -> list[Part]:
             labels; `no-overlap`, an extent lies outside its scene.
     """
     parts: list[Part] = []
-    left = _CACHED
+    left = CACHED
     try:
         for entry in manifest.scenes:
             reporter.check()
@@ -113,9 +113,7 @@ def open_parts(manifest: Manifest, reporter: Reporter) -> list[Part]:
                 part.scene.close()
                 continue
             parts.append(part)
-            if part.numbers <= left:
-                part.keep()
-                left -= part.numbers
+            left -= keep_small(part, left)
         if not parts:
             text = f"No scene of {manifest.path} has a labelled pixel."
             raise LacunaError("no-labels", text, "Check the labels, their nodata value, and what is ignored.")
@@ -126,6 +124,14 @@ def open_parts(manifest: Manifest, reporter: Reporter) -> list[Part]:
     return parts
 
 
+def keep_small(part: Part, left: int) -> int:
+    """Read a scene into memory unless it has more numbers than `left`; return how many of those it took."""
+    if part.numbers > left:
+        return 0
+    part.keep()
+    return part.numbers
+
+
 def close_parts(parts: Sequence[Part]) -> None:
     """Close the files of all parts."""
     for part in parts:
@@ -133,15 +139,25 @@ def close_parts(parts: Sequence[Part]) -> None:
 
 
 def divide(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> None:
+    """Set what the pixels of all parts are for, as `assign` does, and check that training is possible.
+
+    Raises:
+        LacunaError: `bad-split`, the rule cannot divide them; `no-labels`, nothing is left for training or validation.
+    """
+    assign(parts, manifest)
+    _check_division(parts, manifest, reporter)
+
+
+def assign(parts: Sequence[Part], manifest: Manifest) -> None:
     """Set what the pixels of all parts are for, as the manifest says.
 
     A scene that names no split goes with those of its group that do, else the rule decides.
 
     Raises:
-        LacunaError: `bad-split`, the rule cannot divide them; `no-labels`, nothing is left for training or validation.
+        LacunaError: `bad-split`, the rule cannot divide them.
     """
     classes = len(manifest.classes)
-    sides = {part.entry.group: part.entry.split for part in parts if part.entry.split is not None}
+    sides = {entry.group: entry.split for entry in manifest.scenes if entry.split is not None}
     for part in parts:
         part.region[:] = REGIONS[sides.get(part.entry.group, "train")]
     free = [part for part in parts if part.entry.group not in sides]
@@ -153,7 +169,6 @@ def divide(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> Non
     elif free and rule is not None:
         for part, region in zip(free, split_blocks([item.labels for item in free], classes, rule)):
             part.region[:] = region
-    _check_division(parts, manifest, reporter)
 
 
 def count_classes(parts: Sequence[Part], region: int, classes: int) -> np.ndarray:
@@ -194,7 +209,7 @@ def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> Part:
     sources = {name: SourceSpec(path) for name, path in entry.sources.items()}
     scene = Scene(manifest.modalities, sources, reference=manifest.reference, reporter=reporter)
     try:
-        window = _window(entry, scene.grid)
+        window = window_of(entry, scene.grid)
         labels = read_labels(entry, scene.grid, window, manifest.classes, manifest.ignore, reporter)
     except BaseException:
         scene.close()
@@ -202,7 +217,7 @@ def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> Part:
     return Part(entry, scene, window, labels, np.full(labels.shape, TRAIN, np.uint8))
 
 
-def _window(entry: SceneEntry, grid: Grid) -> Window:
+def window_of(entry: SceneEntry, grid: Grid) -> Window:
     """Return the window of the grid that the scene's extent leaves: snapped outwards, within the grid."""
     if entry.extent is None:
         return 0, 0, grid.height, grid.width

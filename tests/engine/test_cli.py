@@ -65,7 +65,7 @@ def job(monkeypatch):
 
     def read(*arguments):
         jobs = []
-        monkeypatch.setattr(cli, "run", lambda job, reporter: jobs.append(job) or {"classes": job.output})
+        monkeypatch.setattr(cli, "run", lambda job, reporter: jobs.append(job) or {})
         assert cli.main(list(arguments)) == 0
         return jobs[0]
 
@@ -133,6 +133,27 @@ def test_help_of_train_names_every_architecture_without_torch():
     assert "sgma, dis2, cmx, cbc, cbc_slp" in " ".join(said.split()) and said.strip().endswith("False")
 
 
+def test_evaluate_knows_every_option_of_the_contract(job):
+    made = job(
+        "evaluate", "--checkpoint", "c.safetensors", "--modality", "optical=a.tif", "--bands", "optical=3,nir",
+        "--mask", "optical=clouds.tif", "--labels", "l.gpkg", "--field", "kind", "--class-map", "1=water,Fir=2,x=a=b",
+        "--ignore", "0,-1,none", "--area-estimates", "--report", "r.html", "--update-card", "--seed", "4", "--tile",
+        "128", "--overlap", "16", "--device", "cpu", "--overwrite",
+    )  # fmt: skip
+    assert made.modalities == {"optical": SourceSpec("a.tif", bands=[3, "nir"], mask="clouds.tif")}
+    expected = {
+        "checkpoint": "c.safetensors", "labels": "l.gpkg", "field": "kind", "ignore": [0, -1, "none"],
+        "class_map": {"1": "water", "Fir": 2, "x": "a=b"}, "manifest": None, "split": None, "protocol": "subsets",
+        "area_estimates": True, "report": "r.html", "update_card": True, "no_gaussian": [], "seed": 4,
+        "tile": [128, 128], "overlap": 16, "device": "cpu", "overwrite": True,
+    }  # fmt: skip
+    assert {name: getattr(made, name) for name in expected} == expected
+    made = job("evaluate", "--checkpoint", "c", "--manifest", "m.toml", "--split", "all", "--protocol", "nm",
+               "--no-gaussian", "event, radar")  # fmt: skip
+    assert (made.manifest, made.split, made.protocol, made.no_gaussian) == ("m.toml", "all", "nm", ["event", "radar"])
+    assert made.modalities == {}
+
+
 @pytest.mark.parametrize("form", [["--extent", "-1,-2,.5,3e2"], ["--extent=-1,-2,.5,3e2"]])
 def test_an_extent_may_begin_below_zero(job, form):
     assert job(*segment(*form)).extent == [-1.0, -2.0, 0.5, 300.0]
@@ -171,6 +192,14 @@ WRONG = {
     "unknown network": ("import", "unet", "w.pth", "--output", "o"),
     "import without card": ("import", "dis2", "w.pth", "--output", "o"),
     "import without output": ("import", "mit", "w.pth"),
+    "neither labels nor manifest": ("evaluate", "--checkpoint", "c", "--modality", "a=a.tif"),
+    "neither modality nor manifest": ("evaluate", "--checkpoint", "c", "--labels", "l.tif"),
+    "labels and manifest": ("evaluate", "--checkpoint", "c", "--labels", "l.tif", "--manifest", "m.toml"),
+    "an unknown protocol": ("evaluate", "--checkpoint", "c", "--manifest", "m", "--protocol", "all"),
+    "an unknown split": ("evaluate", "--checkpoint", "c", "--manifest", "m", "--split", "holdout"),
+    "a class map without classes": ("evaluate", "--checkpoint", "c", "--manifest", "m", "--class-map", "1,2"),
+    "a class mapped twice": ("evaluate", "--checkpoint", "c", "--manifest", "m", "--class-map", "1=a,1=b"),
+    "an empty value to ignore": ("evaluate", "--checkpoint", "c", "--manifest", "m", "--ignore", "1,,2"),
     "no manifest": ("train", "--architecture", "sgma", "--output", "o"),
 }
 
@@ -182,6 +211,13 @@ def test_wrong_usage_is_one_line_and_status_2(capsys, wrong):
     assert said.out == ""
     assert said.err.startswith("lacuna: ")
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("modality", ["thermal=t.tif", "optical=o.tif"])
+def test_evaluate_knows_the_modalities_before_it_opens_anything(checkpoint, capsys, modality):
+    arguments = ["--checkpoint", checkpoint, "--modality", modality, "--labels", "none.tif"]
+    assert cli.main(["evaluate", *arguments]) == 2
+    assert "dsm (required)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("modalities", [[], ["--modality", "thermal=t.tif"], ["--modality", "optical=o.tif"]])
@@ -327,7 +363,7 @@ def test_help_and_describe_load_neither_torch_nor_rasterio_nor_numpy(checkpoint,
 def test_help_lists_the_commands_and_version_the_version():
     done = lacuna("--help")
     assert done.returncode == 0
-    for command in ("segment", "train", "describe", "worker"):
+    for command in ("segment", "train", "evaluate", "describe", "worker"):
         assert f"\n    {command} " in done.stdout
     assert lacuna("--version").stdout.startswith("lacuna ")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict
 
 import pytest
@@ -16,6 +17,7 @@ from lacuna.engine.jobs import (
     ENCODERS,
     KINDS,
     NETWORKS,
+    EvaluateJob,
     ImportJob,
     SegmentJob,
     SourceSpec,
@@ -63,10 +65,23 @@ IMPORT = st.builds(
     card=TEXT,
     overwrite=st.booleans(),
 )
+EVALUATE = st.builds(
+    EvaluateJob,
+    checkpoint=TEXT,
+    modalities=st.dictionaries(TEXT, SOURCES, min_size=1, max_size=3),
+    labels=TEXT,
+    field=st.none() | TEXT,
+    class_map=st.none() | st.dictionaries(TEXT, st.integers(0, 99) | TEXT, max_size=3),
+    ignore=st.lists(st.integers() | TEXT, max_size=3),
+    protocol=st.sampled_from(["subsets", "emm", "rmm", "nm"]),
+    report=st.none() | TEXT,
+    seed=st.integers(0),
+    tile=st.none() | st.lists(st.integers(64, 4096), min_size=2, max_size=2),
+)
 MINIMAL = {"job": "segment", "checkpoint": "c", "modalities": {"a": {"path": "a.tif"}}, "output": "o.tif"}
 
 
-@given(SEGMENT | TRAIN | IMPORT)
+@given(SEGMENT | TRAIN | EVALUATE | IMPORT)
 def test_a_job_survives_the_way_through_one_line_of_json(job):
     line = to_json(job)
     assert "\n" not in line
@@ -159,6 +174,44 @@ def test_a_faulty_import_is_refused(change, code):
     with pytest.raises(UsageError) as caught:
         from_json(json.dumps(values))
     assert caught.value.code == code
+EVALUATION = {"job": "evaluate", "checkpoint": "c", "modalities": {"a": {"path": "a.tif"}}, "labels": "l.tif"}
+ON_A_MANIFEST = {"modalities": {}, "labels": None, "manifest": "m.toml"}
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"modalities": {}}, "manifest"),
+        ({"labels": None}, "labels"),
+        ({"split": "test"}, "split"),
+        ({"manifest": "m.toml"}, "together with modalities, labels"),
+        ({**ON_A_MANIFEST, "field": "kind"}, "field"),
+        ({**ON_A_MANIFEST, "split": "holdout"}, "validation"),
+        ({"protocol": "all"}, "rmm"),
+        ({"protocol": "emm", "area_estimates": True}, "area_estimates"),
+        ({"protocol": "nm", "update_card": True}, "update_card"),
+        ({"no_gaussian": ["a"]}, "no_gaussian"),
+        ({"seed": -1}, "seed"),
+        ({"overlap": -1}, "overlap"),
+        ({"tile": [8, 8], "overlap": 5}, "half"),
+        ({"device": "gpu"}, "device"),
+        ({"class_map": {"1": 0.5}}, "class_map"),
+        ({"ignore": 3}, "ignore"),
+    ],
+)
+def test_a_faulty_evaluation_is_refused(change, word):
+    with pytest.raises(UsageError, match=word) as caught:
+        from_json(json.dumps({**EVALUATION, **change}))
+    assert caught.value.exit_status == 2
+
+
+def test_an_evaluation_is_of_labels_or_of_a_manifest():
+    job = from_json(json.dumps(EVALUATION))
+    assert job == EvaluateJob("c", {"a": SourceSpec("a.tif")}, "l.tif")
+    assert job.part_paths() == []
+    job = from_json(json.dumps({**EVALUATION, **ON_A_MANIFEST, "report": "r.html", "update_card": True}))
+    assert (job.manifest, job.protocol, job.record_path()) == ("m.toml", "subsets", "r.html.json")
+    assert job.part_paths() == ["r.html.part", "r.html.json.part", os.path.realpath("c") + ".part"]
 
 
 @given(
@@ -177,6 +230,7 @@ def test_whatever_the_fields_hold_the_answer_is_a_job_or_a_usage_error(values):
 
 def test_every_kind_is_known_by_its_name():
     assert {"segment": SegmentJob, "train": TrainJob, "import": ImportJob} == KINDS
+    assert {"segment": SegmentJob, "train": TrainJob, "evaluate": EvaluateJob} == KINDS
 
 
 def test_outputs_and_parts_are_those_asked_for():

@@ -16,7 +16,7 @@ from lacuna.engine import events
 from lacuna.engine import run as running
 from lacuna.engine.errors import CancelledError, LacunaError, UsageError
 from lacuna.engine.events import Reporter, silent
-from lacuna.engine.jobs import SegmentJob, SourceSpec, TrainJob
+from lacuna.engine.jobs import EvaluateJob, SegmentJob, SourceSpec, TrainJob
 
 JOB = TrainJob("m.toml", "sgma", os.path.join("results", "model.safetensors"))
 
@@ -98,6 +98,15 @@ def test_memory_that_runs_out_in_segment_names_the_settings_that_need_less():
     job = SegmentJob("c", {"a": SourceSpec("a")}, "o.tif", tile=[512, 512], batch_size=8)
     problem = running.explain(MemoryError("too much"), job)
     assert "batch_size 8" in problem.text
+    assert "tile [512, 512]" in problem.text
+    assert "smaller batch or tile" in problem.hint
+
+
+@pytest.mark.parametrize(("report", "named"), [(None, "c.safetensors"), ("r.html", "r.html")])
+def test_an_evaluation_that_fails_names_what_it_was_writing(report, named):
+    job = EvaluateJob("c.safetensors", manifest="m.toml", report=report, tile=[512, 512])
+    assert named in running.explain(OSError(errno.ENOSPC, "No space left on device"), job).text
+    problem = running.explain(MemoryError("too much"), job)
     assert "tile [512, 512]" in problem.text
     assert "smaller batch or tile" in problem.hint
 

@@ -236,6 +236,41 @@ def test_a_card_with_a_fault_is_never_written(path, card, model):
     assert os.listdir(os.path.dirname(path)) == []
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_another_card_over_the_same_weights_gives_the_bytes_of_a_fresh_save(path, card, model, tmp_path, half):
+    store.save(path, model, card, half=half)
+    other = Card.from_dict({**card.to_dict(), "description": "x" * 3 * store._BLOCK, "scores_on": "elsewhere"})
+    store.rewrite_card(path, other)
+    fresh = str(tmp_path / "fresh.safetensors")
+    store.save(fresh, model, other, half=half)
+    assert store.sha256(path) == store.sha256(fresh)
+    assert sorted(os.listdir(tmp_path)) == ["fresh.safetensors", "model.safetensors"]
+
+
+def test_a_disk_that_fills_while_a_card_is_rewritten_leaves_the_old_file(path, card, model, monkeypatch):
+    store.save(path, model, card)
+    before = store.sha256(path)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(LacunaError) as caught:
+        store.rewrite_card(path, card)
+    assert caught.value.code == "disk-full"
+    assert store.sha256(path) == before
+    assert os.listdir(os.path.dirname(path)) == ["model.safetensors"]
+
+
+def test_a_card_with_a_fault_does_not_replace_a_good_one(path, card, model):
+    store.save(path, model, card)
+    before = store.sha256(path)
+    card.scores = [{"available": ["nowhere"], "miou": 2.0}]
+    with pytest.raises(LacunaError, match="scores"):
+        store.rewrite_card(path, card)
+    assert store.sha256(path) == before
+
+
 def test_a_real_model_gives_the_same_logits_after_the_way_through_a_file(path, card_values):
     card = Card.from_dict({**card_values, "architecture": {"name": "sgma", "config": {}}})
     channels = {item.name: len(item.bands) for item in card.modalities}

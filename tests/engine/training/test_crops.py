@@ -171,7 +171,7 @@ def test_scenes_read_by_window_equal_scenes_in_memory(two_scenes, opened, monkey
     from lacuna.engine.training import parts as module
 
     kept, modalities = opened(two_scenes)
-    monkeypatch.setattr(module, "_CACHED", 0)
+    monkeypatch.setattr(module, "CACHED", 0)
     streamed, _ = opened(two_scenes)
     for crop in Sampler(kept, 3, SIDE, (0.8, 1.25), 0.5).draw(6, np.random.default_rng(1)):
         first, second = cutter(kept, modalities)(crop), cutter(streamed, modalities)(crop)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Walk over scenes tile by tile, as a map is made, and hand out the pixels that each tile decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoint.card import Scenario
+from ..models.base import SegmentationModel
+from ..raster.scene import Layer
+from ..raster.tiles import Axis, Plan, plan_tiles
+from ..training.parts import Part
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The pixels (h, w) that one tile decides, those on its side of the seams.
+
+    Attributes:
+        part: the scene.
+        number: of the tile in the plan of the scene.
+        layers: scaled values and validity of the whole tile.
+        owned: rows and columns of these pixels in the tile.
+        rows: their rows in the scene's grid.
+        inside: (h, w), where they belong to the region that was asked for.
+        labels: (h, w), their class indices, -1 for none and outside the region.
+    """
+
+    part: Part
+    number: int
+    layers: Mapping[str, Layer]
+    owned: tuple[slice, slice]
+    rows: slice
+    inside: np.ndarray
+    labels: np.ndarray
+
+    def valid(self, scenario: Scenario) -> np.ndarray:
+        """Return where (h, w) all modalities of `scenario` have data, in the region; nowhere if one is not bound."""
+        found = self.inside.copy()
+        for name in scenario:
+            found &= self.layers[name].valid[self.owned] if name in self.layers else False
+        return found
+
+    def counted(self, scenario: Scenario) -> np.ndarray:
+        """Return the pixels (h, w) that count in `scenario`: elsewhere another scenario decides in use."""
+        return self.valid(scenario) & (self.labels >= 0)
+
+    def images(self, scenario: Scenario) -> dict[str, Tensor]:
+        """Return the tile's images (C, tile rows, tile columns) of the modalities of `scenario`."""
+        return {name: torch.from_numpy(self.layers[name].values) for name in scenario}
+
+    def logits(self, model: SegmentationModel, images: Mapping[str, Tensor], device: torch.device) -> np.ndarray:
+        """Return the logits float32 (K, h, w) that `model` gives for these pixels from `images` of the tile."""
+        return forward(model, images, device)[(slice(None), *self.owned)]
+
+
+class Pieces:
+    """The tiles of scenes that have labels in a region; iterating reads them one after the other.
+
+    Args:
+        parts: the scenes.
+        region: which of their pixels are wanted (`training.splits`).
+        tile: rows and columns of a tile.
+        overlap: of neighbouring tiles.
+        stride: output stride of the model.
+        everywhere: also tiles of the region without a label.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        region: int,
+        tile: tuple[int, int],
+        overlap: int,
+        stride: int,
+        everywhere: bool = False,
+    ) -> None:
+        self._region, self._tile, self._overlap, self._stride = region, tile, overlap, stride
+        wanted = [(part, self._numbers(part, everywhere)) for part in parts]
+        self._visits = [(part, numbers) for part, numbers in wanted if numbers]
+
+    @property
+    def parts(self) -> list[Part]:
+        """The scenes that have such tiles."""
+        return [part for part, _ in self._visits]
+
+    def __len__(self) -> int:
+        return sum(len(numbers) for _, numbers in self._visits)
+
+    def __iter__(self) -> Iterator[Piece]:
+        for part, numbers in self._visits:
+            plan, target = self._plan(part), part.target(self._region)
+            for number in numbers:
+                rows, columns = _decided(plan, number)
+                top, left = plan.origin(number)
+                owned = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+                layers = part.read(top, left, *plan.shape)
+                labels = _piece(target, -1, part.window, rows, columns)
+                yield Piece(part, number, layers, owned, rows, self._inside(part, rows, columns), labels)
+
+    def _plan(self, part: Part) -> Plan:
+        grid = part.scene.grid
+        return plan_tiles(grid.height, grid.width, self._tile, self._overlap, self._stride)
+
+    def _numbers(self, part: Part, everywhere: bool) -> list[int]:
+        """Return the numbers of the tiles to visit in a scene."""
+        plan, target = self._plan(part), part.target(self._region)
+
+        def wanted(number: int) -> bool:
+            rows, columns = _decided(plan, number)
+            if everywhere:
+                return bool(self._inside(part, rows, columns).any())
+            return bool((_piece(target, -1, part.window, rows, columns) >= 0).any())
+
+        return [number for number in range(len(plan)) if wanted(number)]
+
+    def _inside(self, part: Part, rows: slice, columns: slice) -> np.ndarray:
+        """Return which pixels of a piece of a scene belong to the region."""
+        return _piece(part.region, self._region + 1, part.window, rows, columns) == self._region
+
+
+@torch.inference_mode()
+def forward(model: SegmentationModel, images: Mapping[str, Tensor], device: torch.device) -> np.ndarray:
+    """Return the logits float32 (K, h, w) of a tile: one tile a forward, as on a CPU in use."""
+    return model({name: image[None].to(device) for name, image in images.items()})[0].float().cpu().numpy()
+
+
+def _decided(plan: Plan, number: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the scene that lie on a tile's side of the seams."""
+    row, column = plan.position(number)
+    return _side(plan.rows, row), _side(plan.columns, column)
+
+
+def _side(axis: Axis, index: int) -> slice:
+    """Return the pixels along an axis that lie on tile `index`'s side of the seams."""
+    ends = [(axis.edges[cell] + axis.edges[cell + 1]) // 2 for cell in range(1, len(axis.edges) - 1, 2)]
+    bounds = [0, *ends, axis.size]
+    return slice(bounds[index], bounds[index + 1])
+
+
+def _piece(
+    values: np.ndarray, outside: int, window: tuple[int, int, int, int], rows: slice, columns: slice
+) -> np.ndarray:
+    """Return a piece of the scene's grid, of which `values` cover `window`; `outside` is what stands beyond it."""
+    found = np.full((rows.stop - rows.start, columns.stop - columns.start), outside, values.dtype)
+    top, bottom = max(rows.start, window[0]), min(rows.stop, window[0] + window[2])
+    left, right = max(columns.start, window[1]), min(columns.stop, window[1] + window[3])
+    if top < bottom and left < right:
+        inside = slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start)
+        found[inside] = values[top - window[0] : bottom - window[0], left - window[1] : right - window[1]]
+    return found
