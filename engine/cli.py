@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line: `lacuna segment`, `train`, `describe` and `worker`. See `docs/commands.md`."""
+"""The command line: `lacuna segment`, `train`, `finetune`, `scenarios`, `describe` and `worker`.
+
+See `docs/commands.md`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,20 @@ from .checkpoint.summary import summarise
 from .console import JsonLines, Terminal, abandon, conclude, obey_signals
 from .errors import LacunaError, UsageError, disk_error
 from .events import Reporter
-from .jobs import DEVICES, PRECISIONS, PRESETS, PROBABILITY_TYPES, Job, SegmentJob, SourceSpec, TrainJob
+from .jobs import (
+    DEVICES,
+    METHODS,
+    PRECISIONS,
+    PRESETS,
+    PROBABILITY_TYPES,
+    STRATEGIES,
+    FinetuneJob,
+    Job,
+    ScenariosJob,
+    SegmentJob,
+    SourceSpec,
+    TrainJob,
+)
 from .run import run
 from .version import __version__
 
@@ -69,6 +85,10 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_segment(commands.add_parser("segment", help="classify a scene", allow_abbrev=False))
     _add_train(commands.add_parser("train", help="train a model on the scenes of a manifest", allow_abbrev=False))
+    _add_finetune(commands.add_parser("finetune", help="train a checkpoint on, on an area", allow_abbrev=False))
+    _add_scenarios(
+        commands.add_parser("scenarios", help="say how far missing modalities move a checkpoint", allow_abbrev=False)
+    )
     described = commands.add_parser("describe", help="say what a checkpoint is", allow_abbrev=False)
     described.add_argument("checkpoint", metavar="CHECKPOINT", type=_path)
     described.add_argument("--json", action="store_true", help="print the card as one line of JSON")
@@ -84,10 +104,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(job=_segment_job)
     add = parser.add_argument
     add("--checkpoint", required=True, type=_path, metavar="C", help="the model")
-    _add_repeated(parser, "--modality", "NAME=F", "bind a raster to a modality of the checkpoint")
-    _add_repeated(parser, "--bands", "NAME=B,...", "its bands, numbers from 1 or names, in the checkpoint's order")
-    _add_repeated(parser, "--nodata", "NAME=V", "the value that means no data")
-    _add_repeated(parser, "--mask", "NAME=F", "a raster whose non-zero pixels are invalid, such as clouds")
+    _add_sources(parser)
     outputs = parser.add_argument_group("outputs")
     outputs.add_argument("--output", required=True, type=_path, metavar="F", help="the map of classes, a GeoTIFF")
     outputs.add_argument("--confidence", type=_path, metavar="F", help="per cent, of the class that won")
@@ -129,6 +146,53 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
 
 
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=_finetune_job)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=_path, metavar="C", help="the model to start from; it stays as it is")
+    _add_sources(parser)
+    add("--labels", type=_path, metavar="L", help="polygons (with --field) or a raster of classes")
+    add("--field", metavar="NAME", help="the field of the polygons that holds the class")
+    add("--manifest", type=_path, metavar="M", help="scenes with labels (TOML), instead of rasters and labels")
+    add("--output", default="", type=_path, metavar="C2", help="the new checkpoint, a .safetensors file")
+    classes = parser.add_argument_group("classes; default: values and names as in the checkpoint")
+    classes.add_argument("--class-map", type=_pairs, default={}, metavar="V=NAME,...", help="label values to classes")
+    classes.add_argument("--merge", type=_pairs, default={}, metavar="NAME=NAME,...", help="classes to classes")
+    classes.add_argument("--drop", type=_names, default=[], metavar="NAME,...", help="classes that go")
+    learning = parser.add_argument_group("training")
+    learning.add_argument("--strategy", choices=STRATEGIES, default="latent", help="of scenarios; default: latent")
+    learning.add_argument("--latent-preset", choices=PRESETS, default="default", help="default: default")
+    learning.add_argument("--weights", type=_numbers, metavar="P,...", help="of scenarios, for the strategy weights")
+    learning.add_argument("--method", choices=METHODS, default="full", help="what is trained; default: full")
+    learning.add_argument("--config", type=_path, metavar="F", help="further settings (TOML)")
+    learning.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    learning.add_argument("--epochs", type=int, metavar="N", help="at most; default: 30")
+    learning.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    add("--report", type=_path, metavar="R", help="a page with curves, scores and the split (HTML)")
+    add("--plan", dest="plan_only", action="store_true", help="say how it would be trained, and train nothing")
+    add("--keep-best", action="store_true", help="when cancelled, write the best checkpoint so far")
+    add("--overwrite", action="store_true", help="replace outputs that exist")
+    _add_common(parser)
+
+
+def _add_scenarios(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=_scenarios_job)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=_path, metavar="C", help="the model")
+    _add_sources(parser)
+    add("--manifest", type=_path, metavar="M", help="scenes (TOML), instead of rasters")
+    add("--preset", choices=PRESETS, default="default", help="of latent guidance; default: default")
+    add("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    add("--json", action="store_true", help="write events as lines of JSON, the result last")
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    _add_repeated(parser, "--modality", "NAME=F", "bind a raster to a modality of the checkpoint")
+    _add_repeated(parser, "--bands", "NAME=B,...", "its bands, numbers from 1 or names, in the checkpoint's order")
+    _add_repeated(parser, "--nodata", "NAME=V", "the value that means no data")
+    _add_repeated(parser, "--mask", "NAME=F", "a raster whose non-zero pixels are invalid, such as clouds")
+
+
 def _add_common(parser: Any) -> None:
     parser.add_argument("--no-resume", dest="resume", action="store_false", help="do not take up an unfinished run")
     parser.add_argument("--json", action="store_true", help="write events as lines of JSON, the result last")
@@ -140,6 +204,27 @@ def _add_repeated(parser: argparse.ArgumentParser, option: str, metavar: str, te
 
 def _segment_job(options: argparse.Namespace) -> SegmentJob:
     """Return the job that the options of `segment` ask for."""
+    return SegmentJob(modalities=_sources(options), **_plain(options))
+
+
+def _finetune_job(options: argparse.Namespace) -> FinetuneJob:
+    """Return the job that the options of `finetune` ask for."""
+    return FinetuneJob(modalities=_sources(options), **_plain(options))
+
+
+def _scenarios_job(options: argparse.Namespace) -> ScenariosJob:
+    """Return the job that the options of `scenarios` ask for."""
+    return ScenariosJob(modalities=_sources(options), **_plain(options))
+
+
+def _plain(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that are fields of a job as they are."""
+    special = ("command", "job", "json", "modality", "bands", "nodata", "mask")
+    return {key: value for key, value in vars(options).items() if key not in special}
+
+
+def _sources(options: argparse.Namespace) -> dict[str, SourceSpec]:
+    """Return the rasters by modality."""
     paths = _named("--modality", options.modality, _path)
     extras = {
         "bands": _named("--bands", options.bands, _bands),
@@ -155,17 +240,15 @@ def _segment_job(options: argparse.Namespace) -> SegmentJob:
                 f"--{option} names {', '.join(stray)}, which no --modality gives.",
                 f"Modalities given: {given}.",
             )
-    sources = {
+    return {
         name: SourceSpec(path, **{option: values.get(name) for option, values in extras.items()})
         for name, path in paths.items()
     }
-    chosen = {key: value for key, value in vars(options).items() if key not in ("command", "job", "json", "modality")}
-    return SegmentJob(modalities=sources, **{key: value for key, value in chosen.items() if key not in extras})
 
 
 def _train_job(options: argparse.Namespace) -> TrainJob:
     """Return the job that the options of `train` ask for."""
-    return TrainJob(**{key: value for key, value in vars(options).items() if key not in ("command", "job", "json")})
+    return TrainJob(**_plain(options))
 
 
 def _checked(job: Job) -> Job:
@@ -218,6 +301,29 @@ def _pair(text: str) -> tuple[str, str]:
 def _path(text: str) -> str:
     # A shell leaves the ~ of NAME=~/file as it is.
     return os.path.expanduser(text)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.rpartition("="))
+        if not equals or not key:
+            raise argparse.ArgumentTypeError(f"{part!r} is not of the form VALUE=NAME")
+        if key in pairs:
+            raise argparse.ArgumentTypeError(f"{key!r} is given twice")
+        pairs[key] = value
+    return pairs
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers") from None
 
 
 def _bands(text: str) -> list[int | str]:

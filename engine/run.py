@@ -16,11 +16,16 @@ from typing import Any
 from .checkpoint.card import read_card
 from .errors import CancelledError, LacunaError, disk_error
 from .events import Reporter
-from .jobs import Job, SegmentJob
+from .jobs import FinetuneJob, Job, ScenariosJob, SegmentJob
 from .version import __version__
 
 # By kind of job: the module and its function, called with the job and the reporter.
-_WORK = {"segment": (".inference.pipeline", "segment"), "train": (".training.train", "train")}
+_WORK = {
+    "segment": (".inference.pipeline", "segment"),
+    "train": (".training.train", "train"),
+    "finetune": (".training.finetune", "finetune"),
+    "scenarios": (".training.scenarios_job", "measure_scenarios"),
+}
 _PACKAGE = __name__.rpartition(".")[0]
 # What the engine's interpreter must have (`pyproject.toml` says from which version on).
 PACKAGES = ("torch", "numpy", "rasterio", "safetensors", "pyogrio", "shapely")
@@ -72,6 +77,10 @@ def _check(job: Job) -> None:
     """Raise LacunaError for what the card alone shows to be wrong, before seconds go into loading torch."""
     if isinstance(job, SegmentJob):
         read_card(job.checkpoint).check_request(job.modalities, job.reference)
+    elif isinstance(job, (FinetuneJob, ScenariosJob)):
+        card = read_card(job.checkpoint)
+        if job.manifest is None:
+            card.check_request(job.modalities)
 
 
 def _load(kind: str) -> Callable[[Job, Reporter], dict[str, Any]]:

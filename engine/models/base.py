@@ -64,10 +64,13 @@ class SegmentationModel(nn.Module, ABC):
     Attributes:
         output_stride: stride of the coarsest features; origins of tiles are multiples of it.
         margin: pixels at the border of a tile that lack context and should lie in the overlap.
+        draws_scenarios: whether `losses` can draw scenarios of its own among the images that it is given.
+        own_draws: whether it is to do so; set to False where a strategy has drawn the scenario already.
     """
 
     architecture: ClassVar[str] = ""
     Config: ClassVar[type] = type(None)
+    draws_scenarios: ClassVar[bool] = False
 
     output_stride: int
     margin: int
@@ -77,6 +80,7 @@ class SegmentationModel(nn.Module, ABC):
         self.modalities = dict(modalities)
         self.classes = classes
         self.model_config = config
+        self.own_draws = True
 
     @abstractmethod
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:

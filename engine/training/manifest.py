@@ -12,6 +12,7 @@ from typing import Any
 
 from ..checkpoint.card import Card, ClassInfo, Modality
 from ..checkpoint.faults import RESAMPLINGS, card_fault, scaling_fault
+from ..jobs import SourceSpec
 from .tables import Table, read_toml
 
 CODE = "bad-manifest"
@@ -39,17 +40,27 @@ class SplitRule:
 class SceneEntry:
     """A scene of the manifest; all paths are absolute.
 
-    `field` names the class of each polygon where `labels` are polygons. `extent` is (xmin, ymin, xmax, ymax) in the CRS
-    of the scene's reference grid.
+    A source is a path, or says how to read it too. `field` names the class of each polygon where `labels` are polygons.
+    `extent` is (xmin, ymin, xmax, ymax) in the CRS of the scene's reference grid.
     """
 
     name: str
-    sources: dict[str, str]
+    sources: dict[str, str | SourceSpec]
     labels: str
     field: str | None = None
     group: str = ""
     split: str | None = None
     extent: tuple[float, float, float, float] | None = None
+
+    def specs(self) -> dict[str, SourceSpec]:
+        """Return how the raster of each modality is read."""
+        return {name: SourceSpec(item) if isinstance(item, str) else item for name, item in self.sources.items()}
+
+    def files(self) -> list[str]:
+        """Return all files of the scene: rasters, masks, labels."""
+        specs = self.specs().values()
+        named = [*(item.path for item in specs), *(item.mask for item in specs), self.labels.partition("|")[0]]
+        return [path for path in named if path]
 
 
 @dataclass(frozen=True)

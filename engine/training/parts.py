@@ -11,7 +11,6 @@ import numpy as np
 from ..checkpoint.card import Modality
 from ..errors import LacunaError
 from ..events import Reporter
-from ..jobs import SourceSpec
 from ..raster.grid import Grid, extent_text
 from ..raster.scaling import scale
 from ..raster.scene import Layer, Scene
@@ -187,8 +186,7 @@ def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> Part:
             f"Scene {entry.name} of {manifest.path} lacks {', '.join(missing)}, which the manifest requires.",
             "Give a raster for it, or set required = false.",
         )
-    sources = {name: SourceSpec(path) for name, path in entry.sources.items()}
-    scene = Scene(manifest.modalities, sources, reference=manifest.reference, reporter=reporter)
+    scene = Scene(manifest.modalities, entry.specs(), reference=manifest.reference, reporter=reporter)
     try:
         window = _window(entry, scene.grid)
         labels = read_labels(entry, scene.grid, window, manifest.classes, manifest.ignore, reporter)

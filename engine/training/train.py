@@ -197,7 +197,7 @@ class _Training:
 
     def _fingerprint(self) -> str:
         """Return a hash of all that decides the result."""
-        inputs = [path for entry in self.manifest.scenes for path in (*entry.sources.values(), entry.labels)]
+        inputs = [path for entry in self.manifest.scenes for path in entry.files()]
         if self.job.encoder_weights is not None:
             inputs.append(self.job.encoder_weights)
         return fingerprint(self.job, [self.manifest.sha256, self.recipe.sha256], inputs)
@@ -291,7 +291,7 @@ def class_weights(counts: np.ndarray, rule: str) -> Tensor | None:
 
 def _check_output(job: TrainJob, manifest: Manifest) -> None:
     """Raise LacunaError unless the checkpoint can be written: not over an input, nor over a file without leave."""
-    inputs = [manifest.path, *(path for entry in manifest.scenes for path in (*entry.sources.values(), entry.labels))]
+    inputs = [manifest.path, *(path for entry in manifest.scenes for path in entry.files())]
     inputs += [path for path in (job.config, job.encoder_weights) if path is not None]
     if os.path.realpath(job.output) in map(os.path.realpath, inputs):
         raise LacunaError(
