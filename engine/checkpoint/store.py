@@ -21,7 +21,7 @@ from ..models.registry import build
 from .card import Card
 from .header import metadata_of, read_header, sha256
 
-__all__ = ["load", "save", "sha256"]
+__all__ = ["load", "save", "sha256", "write_tensors"]
 
 # Types in which a file may hold a tensor that the model has as float32: half precision only to be smaller.
 _FLOATS = ("F32", "F16", "BF16")
@@ -47,7 +47,16 @@ def save(path: str, model: nn.Module | Mapping[str, Tensor], card: Card, *, half
     metadata = card.to_metadata()
     state = model.state_dict() if isinstance(model, nn.Module) else model
     tensors = {name: _to_store(name, tensor, half) for name, tensor in state.items()}
-    _write(path, _sorted(safetensors.torch.save(tensors, metadata)))
+    write_tensors(path, tensors, metadata)
+
+
+def write_tensors(path: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write contiguous CPU `tensors` and `metadata` as a safetensors file; the same ones give the same bytes.
+
+    Raises:
+        LacunaError: `disk-full`, `not-permitted` or `file-error`.
+    """
+    _write(path, _sorted(safetensors.torch.save(dict(tensors), dict(metadata))))
 
 
 def load(path: str, device: str | torch.device = "cpu") -> tuple[Card, SegmentationModel]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LacunaError
+from .class_tensors import ClassTensors, compare_builds
 
 IGNORE = -1
 
@@ -148,6 +149,16 @@ class SegmentationModel(nn.Module, ABC):
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that `load_encoder` may set, for a learning rate of their own."""
         return []
+
+    def class_tensors(self) -> ClassTensors:
+        """Return which tensors have a part for each class, found by comparison with a network of one class more.
+
+        Raises:
+            LacunaError: `fixed-classes` where that does not tell.
+        """
+        with torch.random.fork_rng(devices=[]):
+            larger = type(self)(self.modalities, self.classes + 1, self.model_config)
+        return compare_builds(self.state_dict(), larger.state_dict(), self.classes, self.architecture)
 
     def present(self, images: Mapping[str, Tensor]) -> list[str]:
         """Return the names of the modalities in `images`, in the model's order.
