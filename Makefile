@@ -31,7 +31,7 @@ test-quick: setup ## run the tests that take less than ten seconds each
 lint: engine ## check style and common faults
 	$(PYTHON) -m ruff check .
 
-checkpoint: engine ## train the bundled checkpoint again, as resources/checkpoints/README.md tells
+checkpoint: engine ## train the bundled checkpoint again, as docs/bundled-checkpoint.md tells
 	$(PYTHON) tools/checkpoint.py
 
 package: engine ## build dist/lacuna-VERSION.zip for QGIS's plugin site

@@ -83,7 +83,7 @@ class EngineClient:
     def _start(self) -> subprocess.Popen[bytes]:
         """Start the engine process."""
         try:
-            return subprocess.Popen(  # nosec B603 - an argument list, no shell
+            return subprocess.Popen(  # an argument list, no shell  # nosec B603
                 self.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

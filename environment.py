@@ -172,7 +172,7 @@ def _version(path: str) -> tuple[int, ...]:
     """Return the version of the interpreter at `path`, or () if it does not run."""
     command = [path, "-c", "import sys; print(*sys.version_info[:2])"]
     try:
-        done = subprocess.run(  # nosec B603 - an argument list, no shell
+        done = subprocess.run(  # an argument list, no shell  # nosec B603
             command,
             capture_output=True,
             timeout=30,
@@ -188,7 +188,7 @@ def _version(path: str) -> tuple[int, ...]:
 def _run(command: list[str], say: Say, cancelled: Cancelled) -> None:
     """Run one step, line by line; raise what its failure means."""
     lines: deque[str] = deque(maxlen=200)
-    with subprocess.Popen(  # nosec B603 - an argument list, no shell
+    with subprocess.Popen(  # an argument list, no shell  # nosec B603
         command,
         env={**clean_environment(), "PIP_NO_COLOR": "1"},
         stdin=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
     QgsCoordinateTransformContext,
+    QgsCsException,
     QgsFeature,
     QgsFields,
     QgsProject,
@@ -120,7 +121,10 @@ def _cut(layer: QgsRasterLayer, extent: Optional[tuple[QgsRectangle, Any]]) -> Q
         return whole
     rectangle, crs = extent
     transform = QgsCoordinateTransform(crs, layer.crs(), QgsProject.instance().transformContext())
-    part = transform.transformBoundingBox(rectangle).intersect(whole)
+    try:
+        part = transform.transformBoundingBox(rectangle).intersect(whole)
+    except QgsCsException:
+        part = QgsRectangle()
     if part.isEmpty():
         raise LacunaError(
             "no-overlap",

@@ -191,7 +191,7 @@ def _probe(interpreter: Interpreter, depth: str, names: tuple[str, ...], seconds
     """Ask `interpreter` what it has; `depth` is `quick` or `whole`."""
     command = [interpreter.path, "-c", _PROBE, depth, *names]
     try:
-        done = subprocess.run(  # nosec B603 - an argument list, no shell; the analyst chose the program
+        done = subprocess.run(  # an argument list, no shell; the analyst chose the program  # nosec B603
             command,
             env=clean_environment(),
             stdin=subprocess.DEVNULL,

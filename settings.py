@@ -58,10 +58,11 @@ class Settings:
     def folder(self, path: str) -> None:
         self._set("folder", path)
 
-    def seconds_per_tile(self, key: str) -> float:
-        """Return the pace of an earlier run with the same checkpoint and device (`key`), or 0 if there was none."""
-        return self._get(f"pace/{key}", 0.0, float)
+    def cost(self, key: str) -> tuple[float, float]:
+        """Return seconds a tile and peak memory in bytes of an earlier run like this one (`key`), 0 for unknown."""
+        return self._get(f"pace/{key}", 0.0, float), self._get(f"memory/{key}", 0.0, float)
 
-    def set_seconds_per_tile(self, key: str, seconds: float) -> None:
-        """Remember the pace of a run for the estimate before the next one."""
-        self._set(f"pace/{key}", seconds)
+    def set_cost(self, key: str, seconds_per_tile: float, memory: float) -> None:
+        """Remember what a run took, for the estimate before the next one."""
+        self._set(f"pace/{key}", seconds_per_tile)
+        self._set(f"memory/{key}", memory)

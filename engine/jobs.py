@@ -141,7 +141,7 @@ class TrainJob:
 
     def part_paths(self) -> list[str]:
         """Return the files in which unfinished work lies; whoever kills the engine removes them."""
-        return [self.output + ".part"]
+        return [self.output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
 
     def check(self) -> None:
         """Raise UsageError for values that no manifest could make right."""
@@ -149,6 +149,8 @@ class TrainJob:
         _check_device(self.device)
         if self.epochs is not None and self.epochs < 1:
             raise UsageError("bad-value", f"epochs is {self.epochs}.", "Give a whole number of at least 1.")
+        if self.seed < 0:
+            raise UsageError("bad-value", f"seed is {self.seed}.", "Give a whole number of at least 0.")
 
 
 @dataclass

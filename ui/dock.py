@@ -6,7 +6,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any, Optional
 
-from qgis.core import Qgis, QgsApplication
+from qgis.core import Qgis, QgsApplication, QgsMessageLog
 from qgis.gui import QgsDockWidget, QgsMessageBarItem
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
@@ -16,6 +16,7 @@ from ..compat import tr
 from ..engine.errors import LacunaError
 from ..runtime import Report
 from ..segmentation import find_interpreter
+from ..stub import LOG_TAG
 from .forms import load_form
 from .options_page import PAGE
 from .segment_page import SegmentPage
@@ -52,10 +53,17 @@ class LacunaDock(QgsDockWidget):
         )
         self._check_task.done.connect(self._show_runtime)
         self._check_task.failed.connect(self.show_error)
+        for signal in (self._check_task.done, self._check_task.failed, self._check_task.stopped):
+            signal.connect(self._forget_check)
         QgsApplication.taskManager().addTask(self._check_task)
+
+    def _forget_check(self) -> None:
+        # QGIS deletes a task that has ended.
+        self._check_task = None
 
     def show_error(self, problem: LacunaError) -> None:
         """Show an error with its hint until it is closed; one of the engine's Python leads to the options."""
+        QgsMessageLog.logMessage(str(problem), LOG_TAG, Qgis.MessageLevel.Critical, False)
         about_engine = problem.code in ("engine-missing", "engine-incomplete")
         text = f"{escape(problem.text)}<br><b>{escape(problem.hint)}</b>"
         item = self._push(text, Qgis.MessageLevel.Critical, MESSAGE_MARGIN + BUTTON_WIDTH * about_engine)
@@ -92,6 +100,5 @@ class LacunaDock(QgsDockWidget):
     def shut(self) -> None:
         """Cancel what is running and let go of the canvas: the plugin is being unloaded."""
         if self._check_task is not None:
-            for signal in (self._check_task.done, self._check_task.failed):
-                signal.disconnect()
+            self._check_task.cancel()
         self.segment_page.shut()

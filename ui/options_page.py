@@ -125,7 +125,7 @@ class OptionsPage(QgsOptionsPageWidget):
         self._start(
             tr("Remove the engine's environment (Lacuna)"),
             lambda listen, cancelled: environment.remove(folder),
-            lambda outcome: say(self.form.stateLabel, tr("The environment was removed.")),
+            self._show_removed,
         )
 
     def _start(self, description: str, work: Any, done: Any) -> None:
@@ -176,6 +176,9 @@ class OptionsPage(QgsOptionsPageWidget):
 
     def _show_problem(self, problem: LacunaError) -> None:
         say(self.form.stateLabel, str(problem), WARNING_COLOR)
+
+    def _show_removed(self) -> None:
+        say(self.form.stateLabel, tr("The environment was removed."))
 
     def _show_stopped(self) -> None:
         say(self.form.stateLabel, tr("Cancelled: nothing was left behind."))

@@ -119,10 +119,15 @@ def cover(layer: QgsMapLayer, grid: Grid) -> float:
     return min(1.0, max(0.0, outline.intersection(whole).area() / whole.area()))
 
 
-def tile_count(grid: Grid, tile: tuple[int, int], overlap: int) -> int:
-    """Return how many tiles of `tile` rows and columns, overlapping by `overlap` pixels, cover the grid."""
-    rows, columns = (
-        1 if length <= side else 1 + math.ceil((length - side) / max(1, side - overlap))
-        for length, side in ((grid.height, tile[0]), (grid.width, tile[1]))
-    )
-    return rows * columns
+def tile_count(grid: Grid, tile: tuple[int, int], overlap: int, stride: int) -> int:
+    """Return how many tiles of `tile` rows and columns, overlapping by at least `overlap` pixels, cover the grid.
+
+    The rule is that of `engine.raster.tiles.plan_axis`: origins are multiples of the model's output `stride`.
+    """
+    count = 1
+    for size, side in ((grid.height, tile[0]), (grid.width, tile[1])):
+        side = min(max(side, stride), math.ceil(size / stride) * stride)
+        step = max((side - overlap) // stride, 1) * stride
+        last = math.ceil(max(size - side, 0) / stride) * stride
+        count *= 1 + math.ceil(last / step)
+    return count

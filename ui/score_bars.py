@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Optional
 
 from qgis.PyQt.QtCore import QRectF, QSize, Qt
-from qgis.PyQt.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent, QPalette
+from qgis.PyQt.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent, QPalette, QTextOption
 from qgis.PyQt.QtWidgets import QSizePolicy, QWidget
 
 from ..compat import tr
@@ -65,11 +65,10 @@ class ScoreBars(QWidget):
             font.setBold(current)
             painter.setFont(font)
             painter.setPen(ink)
-            middle = Qt.AlignmentFlag.AlignVCenter
             short = painter.fontMetrics().elidedText(name, Qt.TextElideMode.ElideMiddle, int(names) - 6)
-            painter.drawText(QRectF(0, top, names, line), int(middle | Qt.AlignmentFlag.AlignLeft), short)
+            painter.drawText(QRectF(0, top, names, line), short, QTextOption(Qt.AlignmentFlag.AlignLeft))
             place = QRectF(self.width() - numbers, top, numbers, line)
-            painter.drawText(place, int(middle | Qt.AlignmentFlag.AlignRight), _number(miou))
+            painter.drawText(place, _number(miou), QTextOption(Qt.AlignmentFlag.AlignRight))
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(CURRENT if current else BAR)
             length = max(0.0, self.width() - names - numbers)

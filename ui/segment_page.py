@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from qgis.core import (
+    Qgis,
     QgsApplication,
     QgsFeatureRequest,
     QgsMapLayerProxyModel,
+    QgsMessageLog,
     QgsProcessingUtils,
     QgsProject,
     QgsRasterLayer,
@@ -29,6 +31,7 @@ from ..engine.jobs import PRECISIONS, SegmentJob
 from ..exports import Exports
 from ..segmentation import BUNDLED_CHECKPOINTS, duration, progress_words
 from ..settings import Settings
+from ..stub import LOG_TAG
 from .card_text import card_html, classes_html
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .modality_row import ModalityRow
@@ -297,19 +300,23 @@ class SegmentPage(QWidget):
         return path if path.lower().endswith((".tif", ".tiff")) else path + ".tif"
 
     def _estimate(self) -> str:
-        """Return the number of tiles, and the time if an earlier run tells it."""
+        """Return the number of tiles, and time and memory if an earlier run tells them."""
         if self._grid is None:
             return ""
         side = self.tileSpin.value()
         tile = (side, side) if side else tuple(self.card.tile)
         overlap = self.overlapSpin.value() if self.overlapSpin.value() >= 0 else min(2 * self.card.margin, *tile)
-        count = tile_count(self._grid, tile, min(overlap, min(tile) // 2))
+        count = tile_count(self._grid, tile, min(overlap, min(tile) // 2), self.card.stride)
         words = tr("{} tiles of {} x {}").format(count, *tile) if count > 1 else tr("1 tile")
-        pace = Settings().seconds_per_tile(self._pace_key())
-        return words + (tr(", about {} going by the last run").format(duration(max(1, pace * count))) if pace else "")
+        pace, memory = Settings().cost(self._cost_key())
+        if memory:
+            words += tr(", about {:.1f} GB").format(memory / 1e9)
+        if pace:
+            words += tr(", about {}").format(duration(max(1, pace * count)))
+        return words + (tr(" (as in the last run)") if pace or memory else "")
 
-    def _pace_key(self) -> str:
-        """Return what decides the pace: checkpoint, device, precision, tile."""
+    def _cost_key(self) -> str:
+        """Return what decides time and memory: checkpoint, device, precision, tile."""
         asked = (self.deviceCombo.currentData(), self.precisionCombo.currentData(), self.tileSpin.value())
         return "-".join(map(str, (self.checkpointCombo.currentText(), *asked))).replace("/", "_")
 
@@ -393,16 +400,20 @@ class SegmentPage(QWidget):
             self.progressBar.setRange(0, max(event["total"], 1))
             self.progressBar.setValue(event["done"])
             self.progressLabel.setText(progress_words(event))
-        elif event.get("level") == "warning":
+            return
+        text, warning = str(event.get("text", "")), event.get("level") == "warning"
+        QgsMessageLog.logMessage(text, LOG_TAG, Qgis.MessageLevel.Warning if warning else Qgis.MessageLevel.Info, False)
+        if warning:
             self._warnings += 1
-            self.warned.emit(str(event.get("text", "")))
+            self.warned.emit(text)
 
     def _finish(self, result: dict[str, Any]) -> None:
         """Bring the layers into the project and sum up the run."""
         job, summary = self.task.job, result.get("summary", {})
         tiles = summary.get("tiles", {}).get("count", 0)
         if tiles:
-            Settings().set_seconds_per_tile(self._pace_key(), summary["seconds"] / tiles)
+            memory = summary.get("peak_memory_bytes") or {}
+            Settings().set_cost(self._cost_key(), summary["seconds"] / tiles, memory.get("system") or 0.0)
         self._end_task()
         show_outputs(job)
         say(self.summaryLabel, summary_words(summary, self._warnings))

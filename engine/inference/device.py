@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
 from ..errors import LacunaError
@@ -31,6 +33,22 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} ({device})"
     return f"the CPU ({torch.get_num_threads()} threads)"
+
+
+def peak_memory(device: torch.device) -> dict[str, int | None]:
+    """Return the most memory in bytes that this process has had: `system`, None on Windows, and `device`, on a GPU.
+
+    The engine runs one job a process, so that this is what the job took.
+    """
+    found: dict[str, int | None] = {"system": None, "device": None}
+    if sys.platform != "win32":
+        import resource
+
+        # Linux counts in KiB, macOS in bytes.
+        found["system"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if device.type == "cuda":
+        found["device"] = torch.cuda.max_memory_reserved(device)
+    return found
 
 
 def choose_precision(asked: str, device: torch.device) -> str:

@@ -24,7 +24,7 @@ from ..raster.tiles import Plan, plan_tiles
 from ..raster.writer import RasterWriter, replace, stage_json
 from .blend import Blender
 from .checks import check_outputs, input_files
-from .device import choose_device, choose_precision, describe_device
+from .device import choose_device, choose_precision, describe_device, peak_memory
 from .parts import Parts, fingerprint
 from .predictor import Predictor
 from .reader import Tile, TileReader
@@ -93,6 +93,7 @@ def _segment(job: SegmentJob, card: Card, parts: Parts, reporter: Reporter, star
             "grid": describe_grid(scene.grid),
             "tiles": {"count": len(plan), "shape": list(plan.shape), "ramp": [plan.rows.ramp, plan.columns.ramp]},
             "seconds": round(time.time() - started, 2),
+            "peak_memory_bytes": peak_memory(device),
             **summary,
             "warnings": reporter.warnings,
         }

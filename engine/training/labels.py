@@ -56,21 +56,24 @@ def read_labels(
         LacunaError: `unknown-class`, a value that is neither a class nor ignored, with how often it stands there; the
             file cannot be read (codes of `RasterFile` and `read_polygons`); `no-overlap`, it lies elsewhere.
     """
-    dtype = np.int16 if len(classes) <= np.iinfo(np.int16).max else np.int32
-    if entry.field is not None:
-        return _from_polygons(entry, grid, window, classes, ignore, reporter).astype(dtype)
-    return _from_raster(entry, grid, window, classes, ignore, reporter).astype(dtype)
+    found = np.full(window[2:], _NONE, np.int16 if len(classes) <= np.iinfo(np.int16).max else np.int32)
+    if entry.field is None:
+        _read_raster(found, entry, grid, window, classes, ignore, reporter)
+    else:
+        _read_polygons(found, entry, grid, window, classes, ignore, reporter)
+    return found
 
 
-def _from_raster(
+def _read_raster(
+    found: np.ndarray,
     entry: SceneEntry,
     grid: Grid,
     window: Window,
     classes: Sequence[ClassInfo],
     ignore: Sequence[int | str],
     reporter: Reporter,
-) -> np.ndarray:
-    """Return the labels of a scene whose labels are a raster."""
+) -> None:
+    """Fill `found` with the labels of a scene whose labels are a raster."""
     if entry.labels.lower().endswith(_VECTOR) and os.path.exists(entry.labels):
         text = f"The labels of scene {entry.name}, {entry.labels}, are polygons, but no field is named."
         raise LacunaError("no-field", text, 'Say in the manifest which field holds the class: field = "...".')
@@ -83,7 +86,7 @@ def _from_raster(
             reporter.info(f"{source}: brought to the reference grid by nearest pixels.")
         table = {float(item.value): index for index, item in enumerate(classes)}
         table.update({float(value): _NONE for value in ignore if not isinstance(value, str)})
-        found, unknown = np.full(window[2:], _NONE, np.int64), Counter()
+        unknown: Counter[float] = Counter()
         for row, height in _strips(window[2]):
             read = (window[0] + row, window[1], height, window[3])
             values, valid = resample(source, positions, "nearest", *read)
@@ -91,7 +94,6 @@ def _from_raster(
     finally:
         source.close()
     _check_known(unknown, str(source), classes, ignore)
-    return found
 
 
 def _indices(values: np.ndarray, valid: np.ndarray, table: dict[float, int], unknown: Counter[float]) -> np.ndarray:
@@ -129,19 +131,20 @@ def _check_overlap(source: Source, grid: Grid) -> None:
         )
 
 
-def _from_polygons(
+def _read_polygons(
+    found: np.ndarray,
     entry: SceneEntry,
     grid: Grid,
     window: Window,
     classes: Sequence[ClassInfo],
     ignore: Sequence[int | str],
     reporter: Reporter,
-) -> np.ndarray:
-    """Return the labels of a scene whose labels are polygons."""
+) -> None:
+    """Fill `found` with the labels of a scene whose labels are polygons."""
     polygons = read_polygons(entry.labels, grid.crs, entry.field, reporter=reporter)
     indices = class_indices(polygons, classes, ignore=ignore, reporter=reporter)
     painter = Painter(polygons, grid, indices)
-    found, contradicting = np.full(window[2:], _NONE, np.int64), 0
+    contradicting = 0
     for row, height in _strips(window[2]):
         found[row : row + height], conflict = painter.classes(window[0] + row, window[1], height, window[3])
         contradicting += int(conflict.sum())
@@ -150,7 +153,6 @@ def _from_polygons(
             f"{entry.labels}: in scene {entry.name} polygons of different classes claim {contradicting} pixels, which "
             "are ignored."
         )
-    return found
 
 
 def _strips(height: int) -> Iterator[tuple[int, int]]:

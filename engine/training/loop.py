@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from torch import Tensor
 from ..errors import LacunaError
 from ..events import Reporter
 from ..models.base import SegmentationModel, TrainingSettings
+from .average import WeightAverage
 from .crops import Batch, Crop, Cutter, Sampler, chunks, collate
 from .settings import Recipe
 from .state import Progress
@@ -59,6 +61,8 @@ class Trainer:
         self._weights = None if class_weights is None else class_weights.to(device)
         self._steps = -(-crops // recipe.settings.batch)
         self.optimizer = make_optimizer(model, recipe.settings)
+        self._average = WeightAverage(model, recipe.config.average)
+        self._measured = copy.deepcopy(model)
 
     def run(self, progress: Progress, reporter: Reporter, keep: Callable[[Progress], None]) -> Progress:
         """Train from `progress` to the last epoch.
@@ -88,6 +92,7 @@ class Trainer:
             progress.history.append(entry)
             progress.epoch = epoch + 1
             progress.model = _copy(self.model.state_dict())
+            progress.average = _copy(self._average.state)
             progress.optimizer = _optimizer_tensors(self.optimizer)
             progress.seconds += time.monotonic() - began
             keep(progress)
@@ -104,8 +109,10 @@ class Trainer:
         losses = []
         for step, batches in enumerate(_prefetch(self._cutter, list(chunks(crops, self._settings.batch)))):
             reporter.check()
-            set_rate(self.optimizer, self._settings, epoch * self._steps + step, self._steps)
+            number = epoch * self._steps + step
+            set_rate(self.optimizer, self._settings, number, self._steps)
             losses.append(self._step(batches, generator))
+            self._average.update(self.model, number)
             if not np.isfinite(losses[-1]):
                 raise LacunaError(
                     "diverged",
@@ -132,8 +139,9 @@ class Trainer:
         return loss
 
     def _validate(self, progress: Progress, entry: dict, reporter: Reporter) -> None:
-        """Measure all scenarios, and keep the weights if they are the best so far."""
-        tallies = self._evaluator(self.model, self._device, reporter)
+        """Measure all scenarios with the averaged weights, and keep these if they are the best so far."""
+        self._measured.load_state_dict(self._average.state)
+        tallies = self._evaluator(self._measured, self._device, reporter)
         score = mean_miou(tallies)
         entry["miou"] = round(score, 6)
         entry["scenarios"] = [
@@ -141,15 +149,16 @@ class Trainer:
         ]
         if score > progress.best_miou:
             progress.best_miou, progress.best_epoch = score, entry["epoch"]
-            progress.best = _copy(self.model.state_dict())
+            progress.best = _copy(self._average.state)
         reporter.info(
             f"Epoch {entry['epoch']} of {self._settings.epochs}: loss {entry['loss']:.4f}, validation mIoU {score:.4f} "
             f"(mean of {len(tallies)} scenarios; best {progress.best_miou:.4f} in epoch {progress.best_epoch})."
         )
 
     def _take_up(self, progress: Progress) -> None:
-        """Set model and optimiser as they were."""
+        """Set model, average and optimiser as they were."""
         self.model.load_state_dict(progress.model)
+        self._average.load(progress.average)
         _restore_optimizer(self.optimizer, progress.optimizer)
 
 

@@ -20,7 +20,7 @@ from .splits import GAP, REGIONS, TRAIN, VALIDATION, split_blocks, split_groups
 from .statistics import BandStatistics
 
 _BLOCK = 1024
-# Scaled scenes up to this size together (numbers of 4 bytes) stay in memory; larger ones are read window by window.
+# Scenes up to this size together (numbers of 4 bytes) stay in memory; larger ones are read window by window.
 _CACHED = 2**28
 
 
@@ -34,7 +34,7 @@ class Part:
         window: the part that labels are for (row, column, height, width).
         labels: class indices (height, width) of the window, -1 for none.
         region: what each pixel of the window is for (`splits`).
-        modalities: how its values are scaled; set by `prepare`.
+        modalities: how its values are scaled; empty before `prepare`.
     """
 
     entry: SceneEntry
@@ -60,16 +60,20 @@ class Part:
         return np.where(self.region == region, self.labels, -1)
 
     def read(self, row: int, column: int, height: int, width: int) -> dict[str, Layer]:
-        """Return the scaled layers of a window of the scene's grid; 0 where invalid, and outside the grid."""
-        if not self._cache:
-            return self._read(row, column, height, width)
-        return {name: _cut(layer, row, column, height, width) for name, layer in self._cache.items()}
+        """Return the layers of a window of the scene's grid: scaled once prepared; 0 where invalid or outside."""
+        if self._cache:
+            return {name: _cut(layer, row, column, height, width) for name, layer in self._cache.items()}
+        return self._scaled(self.scene.read(row, column, height, width))
 
-    def prepare(self, modalities: Sequence[Modality], keep: bool) -> None:
-        """Set how values are scaled, and read the whole scene into memory if it is to be kept there."""
+    def keep(self) -> None:
+        """Read the whole scene into memory and close its files: systems allow some hundred open ones."""
+        self._cache = self.scene.read(0, 0, self.scene.grid.height, self.scene.grid.width)
+        self.scene.close()
+
+    def prepare(self, modalities: Sequence[Modality]) -> None:
+        """Set how values are scaled; called once."""
         self.modalities = {item.name: item for item in modalities}
-        if keep:
-            self._cache = self._read(0, 0, self.scene.grid.height, self.scene.grid.width)
+        self._cache = self._scaled(self._cache)
 
     @property
     def numbers(self) -> int:
@@ -77,9 +81,12 @@ class Part:
         grid = self.scene.grid
         return grid.height * grid.width * sum(self.scene.source(name).count for name in self.scene.names)
 
-    def _read(self, row: int, column: int, height: int, width: int) -> dict[str, Layer]:
+    def _scaled(self, layers: dict[str, Layer]) -> dict[str, Layer]:
+        """Return layers as the model wants them; before `prepare` as they are."""
+        if not self.modalities:
+            return layers
         found = {}
-        for name, layer in self.scene.read(row, column, height, width).items():
+        for name, layer in layers.items():
             values = scale(layer.values, self.modalities[name].scaling)
             found[name] = Layer(np.where(layer.valid, values, np.float32(0)), layer.valid)
         return found
@@ -88,20 +95,26 @@ class Part:
 def open_parts(manifest: Manifest, reporter: Reporter) -> list[Part]:
     """Open the scenes of a manifest and read their labels; scenes without any label are left out, which is said.
 
+    The first scenes are read into memory, as far as 1 GB of it reaches.
+
     Raises:
         LacunaError: as for `Scene` and `read_labels`; `required-modality`, a scene lacks one; `no-labels`, none has
             labels; `no-overlap`, an extent lies outside its scene.
     """
     parts: list[Part] = []
+    left = _CACHED
     try:
         for entry in manifest.scenes:
             reporter.check()
             part = _open(entry, manifest, reporter)
-            if (part.labels >= 0).any():
-                parts.append(part)
-            else:
+            if not (part.labels >= 0).any():
                 reporter.warn(f"Scene {entry.name} has no labelled pixel and is left out ({entry.labels}).")
                 part.scene.close()
+                continue
+            parts.append(part)
+            if part.numbers <= left:
+                part.keep()
+                left -= part.numbers
         if not parts:
             text = f"No scene of {manifest.path} has a labelled pixel."
             raise LacunaError("no-labels", text, "Check the labels, their nodata value, and what is ignored.")
@@ -169,15 +182,6 @@ def measure(parts: Sequence[Part], modalities: Sequence[Modality], reporter: Rep
     return measured
 
 
-def prepare(parts: Sequence[Part], modalities: Sequence[Modality]) -> None:
-    """Make all parts ready to be read, the first ones from memory as far as 1 GB of it reaches."""
-    left = _CACHED
-    for part in parts:
-        keep = part.numbers <= left
-        part.prepare(modalities, keep)
-        left -= part.numbers if keep else 0
-
-
 def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> Part:
     missing = [item.name for item in manifest.modalities if item.required and item.name not in entry.sources]
     if missing:
@@ -219,7 +223,7 @@ def _gather(part: Part, name: str, gathered: BandStatistics) -> None:
         for column in range(0, width, _BLOCK):
             wanted = part.region[row : row + _BLOCK, column : column + _BLOCK] == TRAIN
             if wanted.any():
-                layer = part.scene.read(top + row, left + column, *wanted.shape)[name]
+                layer = part.read(top + row, left + column, *wanted.shape)[name]
                 gathered.update(layer.values[:, layer.valid & wanted])
 
 

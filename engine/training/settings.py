@@ -28,6 +28,8 @@ class TrainingConfig:
         crops: crops in an epoch; None: enough to cover the training pixels once, at least eight batches.
         balance: share of crops around a pixel of a class drawn first, all with the same probability.
         scale: smallest and largest magnification of crops.
+        average: share that the running average of the weights keeps at a step (0: no average); the average is what is
+            measured and saved.
         class_weights: weights of classes in the loss: `none`; `sqrt`, 1 / sqrt(frequency); `inverse`, 1 / frequency.
         strategy: which of a crop's modalities are given to the model (`scenarios`).
         validate_every: epochs from one validation to the next; the last epoch is always validated.
@@ -49,6 +51,7 @@ class TrainingConfig:
     crops: int | None = None
     balance: float = 0.5
     scale: list[float] = field(default_factory=lambda: [0.8, 1.25])
+    average: float = 0.99
     class_weights: Literal["none", "sqrt", "inverse"] = "sqrt"
     strategy: Literal["full", "uniform"] = "full"
     validate_every: int = 1
@@ -66,6 +69,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {value}, expected at least 0")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"balance is {self.balance}, expected a share from 0 to 1")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average is {self.average}, expected a share from 0 to below 1")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is {self.scale}, expected the smallest and the largest magnification")
 

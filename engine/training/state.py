@@ -31,8 +31,9 @@ class Progress:
     Attributes:
         epoch: epochs that are done.
         model: its weights and buffers.
+        average: their running average.
         optimizer: the optimiser's tensors by `INDEX.NAME`, in the order of its parameters.
-        best: weights and buffers of the best epoch, empty before the first validation.
+        best: averaged weights and buffers of the best epoch, empty before the first validation.
         best_epoch: that epoch, from 1.
         best_miou: its mean mIoU over the scenarios.
         history: for each epoch its number, mean loss and, where validated, mIoU.
@@ -41,6 +42,7 @@ class Progress:
 
     epoch: int = 0
     model: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
@@ -49,7 +51,7 @@ class Progress:
     seconds: float = 0.0
 
 
-_GROUPS = ("model", "optimizer", "best")
+_GROUPS = ("model", "average", "optimizer", "best")
 _NUMBERS = ("epoch", "best_epoch", "best_miou", "history", "seconds")
 
 

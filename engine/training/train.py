@@ -98,7 +98,8 @@ class _Training:
         self.classes = len(manifest.classes)
         scenes.divide(opened, manifest, reporter)
         self.modalities = scenes.measure(opened, manifest.modalities, reporter)
-        scenes.prepare(opened, self.modalities)
+        for part in opened:
+            part.prepare(self.modalities)
         self.counts = {
             region: scenes.count_classes(opened, region, self.classes) for region in (TRAIN, VALIDATION, TEST)
         }

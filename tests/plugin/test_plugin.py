@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from qgis.core import QgsApplication
+from qgis.core import QgsApplication, QgsTask
+from qgis.PyQt import sip
 from qgis.PyQt.QtWidgets import QAction
 
 import lacuna
@@ -64,6 +65,25 @@ def test_the_dock_is_made_only_when_wanted(loaded):
     assert loaded.dock is None
     loaded.action.setChecked(True)
     assert loaded.dock.segment_page.segmentButton is not None
+
+
+def test_unloading_cancels_a_running_job(qgis_iface, sample, engine_python, checkpoint, tmp_path, qtbot):
+    plugin = lacuna.classFactory(qgis_iface)
+    plugin.initGui()
+    plugin.action.setChecked(True)
+    page = plugin.dock.segment_page
+    page.set_checkpoint(checkpoint)
+    page.outputWidget.setFilePath(str(tmp_path / "classes.tif"))
+    page.tileSpin.setValue(32)
+    page.overlapSpin.setValue(16)
+    page.refresh()
+    page.start()
+    task = page.task
+    qtbot.waitUntil(lambda: page.progressBar.value() > 0, timeout=120_000)
+    plugin.unload()
+    ended = (QgsTask.TaskStatus.Terminated, QgsTask.TaskStatus.Complete)
+    qtbot.waitUntil(lambda: sip.isdeleted(task) or task.status() in ended, timeout=3000)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_an_interface_as_in_qgis_process(qgis_app):

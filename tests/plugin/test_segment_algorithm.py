@@ -19,7 +19,13 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
+    QgsProcessingModelAlgorithm,
+    QgsProcessingModelChildAlgorithm,
+    QgsProcessingModelChildParameterSource,
+    QgsProcessingModelOutput,
+    QgsProcessingModelParameter,
     QgsProcessingParameterDefinition,
+    QgsProcessingParameterRasterLayer,
     QgsProject,
     QgsRasterLayer,
     QgsRectangle,
@@ -208,6 +214,25 @@ def test_cancel_ends_the_engine_and_leaves_no_file(processing, request_, tmp_pat
     assert time.monotonic() - stopped[0] < 3
     assert list(tmp_path.iterdir()) == []
     assert result.get("OUTPUT") is None
+
+
+def test_in_a_model(processing, request_, tmp_path):
+    model = QgsProcessingModelAlgorithm("chain", "tests")
+    scene = QgsProcessingModelParameter("SCENE")
+    model.addModelParameter(QgsProcessingParameterRasterLayer("SCENE", "Scene"), scene)
+    child = QgsProcessingModelChildAlgorithm("lacuna:segment")
+    child.setChildId("segment")
+    child.addParameterSources("MODALITY_3", [QgsProcessingModelChildParameterSource.fromModelParameter("SCENE")])
+    checkpoint = QgsProcessingModelChildParameterSource.fromStaticValue(request_["CHECKPOINT"])
+    child.addParameterSources("CHECKPOINT", [checkpoint])
+    output = QgsProcessingModelOutput("map")
+    output.setChildId("segment")
+    output.setChildOutputName("OUTPUT")
+    child.setModelOutputs({"map": output})
+    model.addChildAlgorithm(child)
+    name = "segment:map"
+    result = processing.run(model, {"SCENE": request_["MODALITY_3"], name: request_["OUTPUT"]})
+    assert QgsRasterLayer(result[name], "classes").isValid()
 
 
 @pytest.fixture

@@ -128,6 +128,7 @@ def test_record(scene):
     assert shares == {("a",): 400 * 500, ("b",): 300 * 100, ("a", "b"): 300 * 500}
     assert record["share_without"]["b"] == pytest.approx(200000 / 380000, abs=1e-6)
     assert {"torch", "gdal", "lacuna"} <= set(record["versions"])
+    assert 50e6 < record["peak_memory_bytes"]["system"] < 50e9 and record["peak_memory_bytes"]["device"] is None
     assert record["seconds"] > 0 and "CPU" in record["device"] and len(record["warnings"]) == 2
     assert json.dumps(record["request"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from affine import Affine
@@ -15,6 +16,10 @@ from lacuna.engine.training.manifest import read_manifest
 from lacuna.engine.training.train import train
 
 DATA = Path(__file__).parents[2] / "data"
+
+# How long an example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 MANIFEST = """
 reference = "optical"

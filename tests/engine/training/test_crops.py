@@ -8,7 +8,7 @@ import pytest
 
 from lacuna.engine.training.augment import Geometry
 from lacuna.engine.training.crops import Crop, Cutter, Sampler, chunks, collate
-from lacuna.engine.training.parts import close_parts, divide, measure, open_parts, prepare
+from lacuna.engine.training.parts import close_parts, divide, measure, open_parts
 from lacuna.engine.training.scenarios import full, supported, uniform
 from lacuna.engine.training.splits import TRAIN
 
@@ -26,7 +26,8 @@ def opened(heard):
         kept.extend(parts)
         divide(parts, manifest, heard[0])
         modalities = measure(parts, manifest.modalities, heard[0])
-        prepare(parts, modalities)
+        for part in parts:
+            part.prepare(modalities)
         return parts, modalities
 
     yield open_all
