@@ -34,6 +34,7 @@ class TrainingSettings:
         batch: crops in one step; memory grows with it.
         crop: side of a training crop, in pixels of the reference grid.
         clip: largest norm of the gradient, or None.
+        accumulation: batches whose mean gradient makes one step of the optimiser.
     """
 
     lr: float
@@ -48,6 +49,7 @@ class TrainingSettings:
     eps: float = 1e-8
     encoder_lr_factor: float = 1.0
     clip: float | None = None
+    accumulation: int = 1
 
 
 class SegmentationModel(nn.Module, ABC):

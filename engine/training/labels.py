@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -35,6 +35,7 @@ def read_labels(
     classes: Sequence[ClassInfo],
     ignore: Sequence[int | str],
     reporter: Reporter,
+    class_map: Mapping[str, str] | None = None,
 ) -> np.ndarray:
     """Return the labels of a scene.
 
@@ -48,6 +49,7 @@ def read_labels(
         classes: those of the manifest.
         ignore: label values, or texts of a field, without a class.
         reporter: told of what was resampled or contradicts itself.
+        class_map: from values of the labels, as text, to names of classes, or to "" for none; overrides the rest.
 
     Returns:
         Index of the class of each pixel, -1 where it has none: int16 (height, width), int32 for above 32767 classes.
@@ -57,10 +59,35 @@ def read_labels(
             file cannot be read (codes of `RasterFile` and `read_polygons`); `no-overlap`, it lies elsewhere.
     """
     found = np.full(window[2:], _NONE, np.int16 if len(classes) <= np.iinfo(np.int16).max else np.int32)
+    given = class_map or {}
+    ignore = [*ignore, *(value for value, name in given.items() if not name)]
+    given = {value: name for value, name in given.items() if name}
     if entry.field is None:
-        _read_raster(found, entry, grid, window, classes, ignore, reporter)
+        _read_raster(found, entry, grid, window, classes, ignore, reporter, given)
     else:
-        _read_polygons(found, entry, grid, window, classes, ignore, reporter)
+        _read_polygons(found, entry, grid, window, classes, ignore, reporter, given)
+    return found
+
+
+def read_objects(entry: SceneEntry, grid: Grid, window: Window, field: str | None, reporter: Reporter) -> np.ndarray:
+    """Return which polygon of a scene's labels covers each pixel of a window, int32 (height, width).
+
+    It is the number of the polygon, or of its value of `field`: the same in every window of a file. It is -1 where
+    there is none, or several.
+
+    Raises:
+        LacunaError: `bad-split`, the labels are no polygons; as for `read_polygons`.
+    """
+    if entry.field is None:
+        text = f"The labels of scene {entry.name}, {entry.labels}, are a raster, which has no polygons to divide."
+        raise LacunaError("bad-split", text, "Divide it by blocks or groups, or give the labels as polygons.")
+    polygons = read_polygons(entry.labels, grid.crs, field or entry.field, reporter=reporter)
+    numbers = np.arange(len(polygons.geometries))
+    if field is not None:
+        numbers = np.unique([str(value) for value in polygons.values], return_inverse=True)[1]
+    painter, found = Painter(polygons, grid, numbers), np.full(window[2:], _NONE, np.int32)
+    for row, height in _strips(window[2]):
+        found[row : row + height] = painter.classes(window[0] + row, window[1], height, window[3])[0]
     return found
 
 
@@ -72,11 +99,13 @@ def _read_raster(
     classes: Sequence[ClassInfo],
     ignore: Sequence[int | str],
     reporter: Reporter,
+    class_map: Mapping[str, str],
 ) -> None:
     """Fill `found` with the labels of a scene whose labels are a raster."""
     if entry.labels.lower().endswith(_VECTOR) and os.path.exists(entry.labels):
         text = f"The labels of scene {entry.name}, {entry.labels}, are polygons, but no field is named."
-        raise LacunaError("no-field", text, 'Say in the manifest which field holds the class: field = "...".')
+        hint = 'Say which field holds the class: field = "..." in the manifest, --field on the command line.'
+        raise LacunaError("no-field", text, hint)
     what = f"labels of scene {entry.name}"
     source = Source(Modality("labels", ["class"], resampling="nearest"), SourceSpec(entry.labels, [1]), what=what)
     try:
@@ -85,7 +114,8 @@ def _read_raster(
         if positions.offset is None:
             reporter.info(f"{source}: brought to the reference grid by nearest pixels.")
         table = {float(item.value): index for index, item in enumerate(classes)}
-        table.update({float(value): _NONE for value in ignore if not isinstance(value, str)})
+        table.update(_mapped_numbers(class_map, classes))
+        table.update({number: _NONE for value in ignore if (number := _number(value)) is not None})
         unknown: Counter[float] = Counter()
         for row, height in _strips(window[2]):
             read = (window[0] + row, window[1], height, window[3])
@@ -94,6 +124,21 @@ def _read_raster(
     finally:
         source.close()
     _check_known(unknown, str(source), classes, ignore)
+
+
+def _mapped_numbers(class_map: Mapping[str, str], classes: Sequence[ClassInfo]) -> dict[float, int]:
+    """Return the entries of a class map whose values are numbers, as those lead to class indices."""
+    indices = {item.name.strip().casefold(): index for index, item in enumerate(classes)}
+    pairs = ((_number(value), indices[name.strip().casefold()]) for value, name in class_map.items())
+    return {value: index for value, index in pairs if value is not None}
+
+
+def _number(value: int | str) -> float | None:
+    """Return a value of labels as a number, None where it is none."""
+    try:
+        return float(value)
+    except ValueError:
+        return None
 
 
 def _indices(values: np.ndarray, valid: np.ndarray, table: dict[float, int], unknown: Counter[float]) -> np.ndarray:
@@ -117,7 +162,7 @@ def _check_known(unknown: Counter[float], what: str, classes: Sequence[ClassInfo
         "unknown-class",
         f"{what} hold values that are no class: {', '.join(shown)}{more}; classes are {known}; ignored: "
         f"{', '.join(map(str, ignore)) or 'none'}.",
-        "List each value in the manifest, as a class or under ignore.",
+        "List each value in the manifest, as a class or under ignore; in fine-tuning map it (--class-map).",
     )
 
 
@@ -139,10 +184,11 @@ def _read_polygons(
     classes: Sequence[ClassInfo],
     ignore: Sequence[int | str],
     reporter: Reporter,
+    class_map: Mapping[str, str],
 ) -> None:
     """Fill `found` with the labels of a scene whose labels are polygons."""
     polygons = read_polygons(entry.labels, grid.crs, entry.field, reporter=reporter)
-    indices = class_indices(polygons, classes, ignore=ignore, reporter=reporter)
+    indices = class_indices(polygons, classes, class_map, ignore, reporter)
     painter = Painter(polygons, grid, indices)
     contradicting = 0
     for row, height in _strips(window[2]):

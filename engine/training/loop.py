@@ -7,18 +7,21 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import LacunaError
-from ..events import Reporter
+from ..events import Reporter, metrics
+from ..inference.device import choose_precision, dtype_of
 from ..models.base import SegmentationModel, TrainingSettings
 from .average import WeightAverage
 from .crops import Batch, Crop, Cutter, Sampler, chunks, collate
 from .settings import Recipe
 from .state import Progress
+from .trainable import training_mode
 from .validation import Evaluator, mean_miou
 
 _READERS = 2
@@ -41,6 +44,8 @@ class Trainer:
         class_weights: (K) for the loss, or None.
         device: where to compute.
         seed: of all draws.
+        before_epoch: called with the number of each epoch, from 0, and the progress; what it returns stands in the
+            history.
     """
 
     def __init__(
@@ -54,18 +59,23 @@ class Trainer:
         class_weights: Tensor | None,
         device: torch.device,
         seed: int,
+        before_epoch: Callable[[int, Progress], dict[str, Any]] | None = None,
     ) -> None:
         self.model, self._device, self._seed = model, device, seed
         self._settings, self._every = recipe.settings, recipe.config.validate_every
+        self._patience, self._before_epoch = recipe.config.patience, before_epoch
+        self._dtype = dtype_of(choose_precision(recipe.config.precision, device))
         self._crops, self._sampler, self._cutter, self._evaluator = crops, sampler, cutter, evaluator
         self._weights = None if class_weights is None else class_weights.to(device)
-        self._steps = -(-crops // recipe.settings.batch)
+        self._batch = recipe.settings.batch
+        self._together = self._batch * recipe.settings.accumulation
+        self._steps = -(-crops // self._together)
         self.optimizer = make_optimizer(model, recipe.settings)
         self._average = WeightAverage(model, recipe.config.average)
         self._measured = copy.deepcopy(model)
 
     def run(self, progress: Progress, reporter: Reporter, keep: Callable[[Progress], None]) -> Progress:
-        """Train from `progress` to the last epoch.
+        """Train from `progress` to the last epoch, or until `patience` epochs have brought nothing better.
 
         Args:
             progress: where to begin; fresh for a new training.
@@ -84,9 +94,13 @@ class Trainer:
         total = self._settings.epochs
         reporter.progress(progress.epoch, total, "epochs")
         for epoch in range(progress.epoch, total):
+            if self._is_over(progress):
+                reporter.info(f"No epoch after {progress.best_epoch} was better: the training ends early.")
+                break
             began = time.monotonic()
+            extra = {} if self._before_epoch is None else self._before_epoch(epoch, progress)
             loss = self._epoch(epoch, reporter)
-            entry = {"epoch": epoch + 1, "loss": round(loss, 6)}
+            entry = {"epoch": epoch + 1, "loss": round(loss, 6), **extra}
             if (epoch + 1) % self._every == 0 or epoch + 1 == total:
                 self._validate(progress, entry, reporter)
             progress.history.append(entry)
@@ -96,8 +110,14 @@ class Trainer:
             progress.optimizer = _optimizer_tensors(self.optimizer)
             progress.seconds += time.monotonic() - began
             keep(progress)
+            best = {"best_epoch": progress.best_epoch, "best_miou": round(progress.best_miou, 6)}
+            reporter.emit(metrics(**entry, epochs=total, **best))
             reporter.progress(epoch + 1, total, "epochs")
         return progress
+
+    def _is_over(self, progress: Progress) -> bool:
+        """Return whether the best epoch is so long ago that no better one is awaited."""
+        return self._patience is not None and progress.epoch - max(progress.best_epoch, 1) >= self._patience
 
     def _epoch(self, epoch: int, reporter: Reporter) -> float:
         """Train one epoch; return the mean loss of its steps."""
@@ -105,9 +125,10 @@ class Trainer:
         torch.manual_seed(int(rng.integers(2**62)))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         crops = self._sampler.draw(self._crops, rng)
-        self.model.train()
+        training_mode(self.model)
         losses = []
-        for step, batches in enumerate(_prefetch(self._cutter, list(chunks(crops, self._settings.batch)))):
+        steps = list(chunks(crops, self._together))
+        for step, batches in enumerate(_prefetch(self._cutter, steps, self._batch)):
             reporter.check()
             number = epoch * self._steps + step
             set_rate(self.optimizer, self._settings, number, self._steps)
@@ -127,14 +148,16 @@ class Trainer:
         count, loss = sum(len(batch.target) for batch in batches), 0.0
         for batch in batches:
             images = {name: image.to(self._device) for name, image in batch.images.items()}
-            parts = self.model.losses(
-                images, batch.target.to(self._device), generator=generator, class_weights=self._weights
-            )
+            target = batch.target.to(self._device)
+            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+                parts = self.model.losses(images, target, generator=generator, class_weights=self._weights)
             part = parts["total"] * (len(batch.target) / count)
             part.backward()
             loss += float(part.detach())
         if self._settings.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.clip)
+            torch.nn.utils.clip_grad_norm_(
+                [parameter for parameter in self.model.parameters() if parameter.requires_grad], self._settings.clip
+            )
         self.optimizer.step()
         return loss
 
@@ -163,10 +186,13 @@ class Trainer:
 
 
 def make_optimizer(model: SegmentationModel, settings: TrainingSettings) -> torch.optim.AdamW:
-    """Return AdamW without weight decay on parameters of one dimension, the encoder at a rate of its own."""
+    """Return AdamW without weight decay on parameters of one dimension, the encoder at a rate of its own.
+
+    Frozen parameters are left out.
+    """
     encoder = {id(parameter) for parameter in model.encoder_parameters()}
     groups: dict[tuple[float, float], list[Tensor]] = {}
-    for parameter in model.parameters():
+    for parameter in filter(lambda item: item.requires_grad, model.parameters()):
         factor = settings.encoder_lr_factor if id(parameter) in encoder else 1.0
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
@@ -198,13 +224,17 @@ def set_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, step:
         group["lr"] = settings.lr * group["factor"] * rate_factor(settings, step, steps)
 
 
-def _prefetch(cutter: Cutter, steps: Sequence[Sequence[Crop]]) -> Iterator[list[Batch]]:
-    """Yield the batches of each step in order, cut beforehand in threads."""
+def _prefetch(cutter: Cutter, steps: Sequence[Sequence[Crop]], size: int) -> Iterator[list[Batch]]:
+    """Yield the batches of each step in order, of up to `size` samples each, cut beforehand in threads."""
+
+    def cut(chosen: Sequence[Crop]) -> list[Batch]:
+        return [batch for crops in chunks(chosen, size) for batch in collate([cutter(crop) for crop in crops])]
+
     with ThreadPoolExecutor(_READERS, "lacuna-crops") as pool:
         waiting: list[Future[list[Batch]]] = []
         try:
             for crops in steps:
-                waiting.append(pool.submit(lambda chosen: collate([cutter(crop) for crop in chosen]), crops))
+                waiting.append(pool.submit(cut, crops))
                 if len(waiting) > _AHEAD:
                     yield waiting.pop(0).result()
             while waiting:

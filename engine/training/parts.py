@@ -14,9 +14,9 @@ from ..events import Reporter
 from ..raster.grid import Grid, extent_text
 from ..raster.scaling import scale
 from ..raster.scene import Layer, Scene
-from .labels import Window, read_labels
-from .manifest import Manifest, SceneEntry
-from .splits import GAP, REGIONS, TRAIN, VALIDATION, split_blocks, split_groups
+from .labels import Window, read_labels, read_objects
+from .manifest import Manifest, SceneEntry, SplitRule
+from .splits import GAP, REGIONS, TRAIN, VALIDATION, split_blocks, split_groups, split_objects
 from .statistics import BandStatistics
 
 _BLOCK = 1024
@@ -149,6 +149,10 @@ def divide(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> Non
         counts = np.stack([part.counts(TRAIN, classes) for part in free])
         for part, side in zip(free, split_groups([item.entry.group for item in free], counts, rule)):
             part.region[:] = side
+    elif free and rule is not None and rule.method == "polygon":
+        objects = [_objects(part, rule, reporter) for part in free]
+        for part, region in zip(free, split_objects([item.labels for item in free], objects, classes, rule)):
+            part.region[:] = region
     elif free and rule is not None:
         for part, region in zip(free, split_blocks([item.labels for item in free], classes, rule)):
             part.region[:] = region
@@ -193,7 +197,7 @@ def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> Part:
     scene = Scene(manifest.modalities, entry.specs(), reference=manifest.reference, reporter=reporter)
     try:
         window = _window(entry, scene.grid)
-        labels = read_labels(entry, scene.grid, window, manifest.classes, manifest.ignore, reporter)
+        labels = read_labels(entry, scene.grid, window, manifest.classes, manifest.ignore, reporter, manifest.class_map)
     except BaseException:
         scene.close()
         raise
@@ -257,6 +261,10 @@ def _cut(layer: Layer, row: int, column: int, height: int, width: int) -> Layer:
         values[(slice(None), *inside)] = layer.values[:, top:bottom, left:right]
         valid[inside] = layer.valid[top:bottom, left:right]
     return Layer(values, valid)
+
+
+def _objects(part: Part, rule: SplitRule, reporter: Reporter) -> np.ndarray:
+    return read_objects(part.entry, part.scene.grid, part.window, rule.field, reporter)
 
 
 def _check_division(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> None:

@@ -19,6 +19,8 @@ from ..models.registry import architecture
 from .augment import Radiometry
 from .tables import read_toml
 
+_ABOVE_0 = ("lr", "eps", "clip", "epochs", "batch", "crop", "crops", "accumulation", "patience")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -32,6 +34,8 @@ class TrainingConfig:
             measured and saved.
         class_weights: weights of classes in the loss: `none`; `sqrt`, 1 / sqrt(frequency); `inverse`, 1 / frequency.
         strategy: which of a crop's modalities are given to the model (`scenarios`).
+        precision: of the arithmetic of training: `fp32`; `bf16`; or `auto`, bf16 on a GPU that has it.
+        patience: epochs without a better one after which the training ends; None: never.
         validate_every: epochs from one validation to the next; the last epoch is always validated.
         tile: side of the tiles of validation, and of those the card suggests.
         radiometry: for a modality the changes of its scaled values (`augment.Radiometry`).
@@ -48,18 +52,21 @@ class TrainingConfig:
     batch: int | None = None
     crop: int | None = None
     clip: float | None = None
+    accumulation: int | None = None
     crops: int | None = None
     balance: float = 0.5
     scale: list[float] = field(default_factory=lambda: [0.8, 1.25])
     average: float = 0.99
     class_weights: Literal["none", "sqrt", "inverse"] = "sqrt"
     strategy: Literal["full", "uniform"] = "full"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    patience: int | None = None
     validate_every: int = 1
     tile: int = 256
     radiometry: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("lr", "eps", "clip", "epochs", "batch", "crop", "crops", "validate_every", "tile"):
+        for name in (*_ABOVE_0, "validate_every", "tile"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}, expected a number above 0")
