@@ -106,7 +106,7 @@ def class_indices(
     for value in polygons.values or ():
         key = _key(value)
         table = names if isinstance(value, str) else numbers
-        index = mapped.get(key, table.get(key, _UNCLASSED if key in ignored or key == "" else _NEW))
+        index = mapped.get(key, _UNCLASSED if key in ignored or key == "" else table.get(key, _NEW))
         empty += key == "" and key not in mapped
         unknown[str(value)] += index == _NEW
         found.append(index)

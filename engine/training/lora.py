@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -77,15 +77,18 @@ class LowRank(nn.Module):
             return weight + (self.scale * (self.B @ self.A)).view_as(weight)
 
 
-def add_lora(model: nn.Module, config: LoraConfig) -> list[str]:
+def add_lora(model: nn.Module, config: LoraConfig, but: Collection[str] = ()) -> list[str]:
     """Adapt the layers of `model` that `config` names, freeze all its other parameters, and return their names.
 
-    Layers hold their weight under its old name, now computed, so whatever reads it sees the adapted one.
+    Layers hold their weight under its old name, now computed, so whatever reads it sees the adapted one. Those whose
+    weight is called as one of `but` are left alone.
 
     Raises:
         LacunaError: `bad-config`, no layer fits.
     """
-    fitting = [name for name, module in model.named_modules() if _fits(name, module, config)]
+    fitting = [
+        name for name, module in model.named_modules() if f"{name}.weight" not in but and _fits(name, module, config)
+    ]
     if not fitting:
         raise LacunaError(
             "bad-config",

@@ -117,7 +117,8 @@ def open_parts(manifest: Manifest, reporter: Reporter) -> list[Part]:
                 left -= part.numbers
         if not parts:
             text = f"No scene of {manifest.path} has a labelled pixel."
-            raise LacunaError("no-labels", text, "Check the labels, their nodata value, and what is ignored.")
+            hint = "Check that the labels lie within the rasters, their nodata value, and what is ignored."
+            raise LacunaError("no-labels", text, hint)
     except BaseException:
         close_parts(parts)
         raise

@@ -61,9 +61,7 @@ class Session:
     counts: dict[int, np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.counts = {
-            region: scenes.count_classes(self.parts, region, len(self.classes)) for region in SIDES.values()
-        }
+        self.counts = {region: scenes.count_classes(self.parts, region, len(self.classes)) for region in SIDES.values()}
 
     def crop(self, stride: int) -> int:
         """Return the side of a crop: as asked, but no larger than the largest scene, a multiple of `stride`."""

@@ -138,10 +138,10 @@ def read_recipe(job: TrainJob, modalities: Sequence[str]) -> Recipe:
     if job.encoder is not None:
         model["encoder"] = job.encoder
     digest = "" if job.config is None else hashlib.sha256(Path(job.config).read_bytes()).hexdigest()
-    return Recipe(settings, config, model, _changes(config, modalities, str(job.config)), digest)
+    return Recipe(settings, config, model, radiometry_of(config, modalities, str(job.config)), digest)
 
 
-def _changes(config: TrainingConfig, modalities: Sequence[str], path: str) -> dict[str, Radiometry]:
+def radiometry_of(config: TrainingConfig, modalities: Sequence[str], path: str) -> dict[str, Radiometry]:
     """Return the radiometric changes by modality."""
     subject = f"table training.radiometry of {path}"
     found = {}

@@ -23,17 +23,18 @@ def choose_trainable(model: SegmentationModel, method: str, lora: LoraConfig, ne
     Raises:
         LacunaError: `no-encoder`, for `decoder` with a network that names none; `bad-config`, no layer takes adapters.
     """
-    names = model.class_tensors().names(model.classes)
-    head = [parameter for name, parameter in model.named_parameters() if name in names]
+    head, names = [], []
+    if method == "head" or (method == "lora" and new_classes):
+        names = model.class_tensors().names(model.classes)
+        head = [parameter for name, parameter in model.named_parameters() if name in names]
     if method == "lora":
-        add_lora(model, lora)
+        add_lora(model, lora, names)
     elif method != "full":
         frozen = set(map(id, model.parameters() if method == "head" else encoder_parameters(model)))
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) not in frozen)
-    if method == "head" or (method == "lora" and new_classes):
-        for parameter in head:
-            parameter.requires_grad_(True)
+    for parameter in head:
+        parameter.requires_grad_(True)
 
 
 def encoder_parameters(model: SegmentationModel) -> list[nn.Parameter]:
