@@ -194,7 +194,8 @@ class FinetuneJob:
         """Return the files in which unfinished work lies; whoever kills the engine removes them."""
         if self.plan_only:
             return []
-        return [self.output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
+        report = [self.report + ".part"] if self.report else []
+        return report + [self.output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
 
     def check(self) -> None:
         """Raise UsageError for values that no checkpoint and no labels could make right."""

@@ -16,7 +16,7 @@ from typing import Any
 from .checkpoint.card import read_card
 from .errors import CancelledError, LacunaError, disk_error
 from .events import Reporter
-from .jobs import FinetuneJob, Job, ScenariosJob, SegmentJob
+from .jobs import FinetuneJob, Job, ScenariosJob, SegmentJob, TrainJob
 from .version import __version__
 
 # By kind of job: the module and its function, called with the job and the reporter.
@@ -112,8 +112,10 @@ def _out_of_memory(problem: Exception, job: Job) -> LacunaError:
     """Return the error for memory that ran out, with the settings that need less of it."""
     asked = ", ".join(f"{name} {getattr(job, name)}" for name in ("tile", "batch_size", "device") if hasattr(job, name))
     hint = "Take a smaller batch or tile, close other programs, or choose the device cpu."
-    if not isinstance(job, SegmentJob):
+    if isinstance(job, TrainJob):
         hint = "Take a smaller encoder, batch or crop (--encoder, --config), or close other programs."
+    if isinstance(job, FinetuneJob):
+        hint = "Take a smaller batch or crop (--config), train only the head (--method head), or close other programs."
     return LacunaError("out-of-memory", f"Memory ran out ({asked}): {_first_line(problem)}.", hint)
 
 

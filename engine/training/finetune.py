@@ -119,6 +119,7 @@ def _run(
             part.prepare(card.modalities)
         reporter.check()
         tuning = Tuning(job, card, model, sha256(job.checkpoint), settings, manifest, classes, opened, device, reporter)
+        tuning.say_plan()
         return tuning.plan() if job.plan_only else tuning.run()
     finally:
         scenes.close_parts(opened)

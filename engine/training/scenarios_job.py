@@ -61,8 +61,15 @@ def fullest(card: Card, held: Sequence[Sequence[str]], reporter: Reporter) -> Sc
         card: of the checkpoint.
         held: names of the modalities of each scene.
         reporter: warned of modalities that are left out.
+
+    Raises:
+        LacunaError: `unsupported-scenario`, no scene has what the checkpoint needs.
     """
     counts = Counter(found for names in held if (found := card.effective(tuple(names))) is not None)
+    if not counts:
+        supported = "; ".join(" + ".join(scenario) for scenario in card.supported())
+        text = "No scene has a set of modalities that the checkpoint supports."
+        raise LacunaError("unsupported-scenario", text, f"It supports: {supported}.")
     best = max(counts, key=lambda scenario: (len(scenario), counts[scenario]))
     absent = [name for name in card.names if name not in best]
     if absent:

@@ -7,6 +7,7 @@ strategies for data with temporal, spatial, hierarchical, or phylogenetic struct
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ _POOL = 64
 # Sides of blocks that are tried, in pixels, and the share of labels that a gap may not go below.
 _SIZES = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8)
 _LEAST_KEPT = 0.5
+_MOST_BLOCKS = 8192
 
 
 def choose_validation(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -180,9 +182,11 @@ def choose_blocks(labels: Sequence[np.ndarray], classes: int, margin: int, defau
         LacunaError: `bad-split`, not even the smallest blocks can be divided.
     """
     present = np.unique(np.concatenate([indices[indices >= 0] for indices in labels]))
+    area = sum(indices.size for indices in labels)
+    sizes = [side for side in _SIZES if area <= _MOST_BLOCKS * side**2] or [math.isqrt(area // _MOST_BLOCKS) + 1]
     gap = margin
     while True:
-        rules = [replace(default, method="block", block=block, gap=gap) for block in _SIZES]
+        rules = [replace(default, method="block", block=block, gap=gap) for block in sizes]
         ratings = [(_rate(labels, classes, rule), rule) for rule in rules]
         (shared, kept), best = max(ratings, key=lambda item: item[0])
         if shared == len(present) and kept >= _LEAST_KEPT:

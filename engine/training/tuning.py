@@ -139,6 +139,18 @@ class Tuning:
             "warnings": self.reporter.warnings,
         }
 
+    def say_plan(self) -> None:
+        """Say the plan in words."""
+        pixels = self.session.pixels()
+        for item in self.classes.classes:
+            numbers = ", ".join(
+                f"{side} {counts[item.name]}" for side, counts in pixels.items() if any(counts.values())
+            )
+            self.reporter.info(f"{item.value} {item.name}: labelled pixels for {numbers}.")
+        for scenario, share in zip(self.order, self.strategy.probabilities):
+            self.reporter.info(f"{' + '.join(scenario)}: trained with probability {share:.4f}.")
+        self.reporter.info(f"{self.weights['trained']} of {self.weights['all']} weights are trained.")
+
     def run(self) -> dict[str, Any]:
         """Measure the base, train, measure again and write the checkpoint; return the result."""
         before = self._measure(Regrouped(self.base, self.classes.sources))

