@@ -161,6 +161,16 @@ def test_bundled_checkpoints_are_safetensors_with_a_card(plugin):
         assert read_card(str(path)).classes
 
 
+def test_readme_states_the_measured_accuracy_of_the_bundled_checkpoint():
+    from lacuna.engine.checkpoint.card import read_card
+
+    card = read_card(str(ROOT / "resources" / "checkpoints" / "landcover-s2-s1-dem.safetensors"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [f"| {' + '.join(item['available'])} | {item['miou']:.2f} | {item['oa']:.2f} |" for item in card.scores]
+    assert len(rows) == 7
+    assert not [row for row in rows if row not in readme]
+
+
 @pytest.fixture(scope="module")
 def findings(plugin):
     """What bandit finds with all the tests that the site runs, by test."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Training: manifest, labels, splits, augmentation, losses, scenarios and the loop."""
+"""Training: manifest, labels, splits, crops and their augmentation, scenarios, loop, calibration and card."""
