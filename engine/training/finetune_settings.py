@@ -74,12 +74,20 @@ def read_settings(job: FinetuneJob, card: Card) -> FinetuneSettings:
     )
 
 
+def _inherited(card: Card) -> dict[str, Any]:
+    """Return the radiometric changes that the checkpoint was trained with, as far as its card tells."""
+    settings = card.training.get("settings")
+    found = settings.get("radiometry") if isinstance(settings, dict) else None
+    known = isinstance(found, dict) and all(isinstance(found.get(name, {}), dict) for name in card.names)
+    return {name: found[name] for name in card.names if name in found} if known else {}
+
+
 def _recipe(job: FinetuneJob, card: Card, table: dict[str, Any], digest: str) -> Recipe:
     """Return optimiser, schedule, crops and validation."""
     subject = f"table training of {job.config}"
     if "strategy" in table:
         raise bad_config(subject, "has strategy", "Give the strategy with --strategy.")
-    gentle = {"precision": "auto", "patience": PATIENCE, "tile": max(card.tile)}
+    gentle = {"precision": "auto", "patience": PATIENCE, "tile": max(card.tile), "radiometry": _inherited(card)}
     config = checked(TrainingConfig, {**gentle, **table}, subject)
     settings = architecture(card.architecture["name"]).settings("default")
     start = {"lr": settings.lr * RATES[job.method], "epochs": EPOCHS, "warmup_epochs": 1}

@@ -53,8 +53,8 @@ class Guidance:
     bandwidth: float | None = None
     ridge: float = 0.5
     centred: bool = True
-    inverse_temperature: float = 1.0
-    softmax_share: float = 0.6
+    inverse_temperature: float = 0.5
+    softmax_share: float = 0.5
     full_floor: float = 1.0
     samples: int = 48
     refresh: int = 0
@@ -79,8 +79,6 @@ PAPER: dict[str, Any] = {
     "bandwidth": 1.0,
     "ridge": 1e-3,
     "centred": False,
-    "inverse_temperature": 0.5,
-    "softmax_share": 0.5,
     "full_floor": 0.0,
 }
 # The settings of each preset that differ from the defaults.

@@ -105,7 +105,7 @@ def _bars(rows: Sequence[tuple[str, list[float | None]]], names: Sequence[str]) 
     step = thick * len(names) + 9
     drawn = []
     for index, (label, values) in enumerate(rows):
-        top = index * step
+        top = index * step + 4
         drawn.append(f'<text x="{left - 8}" y="{top + step / 2}" text-anchor="end">{escape(label)}</text>')
         for place, value in enumerate(values):
             y = top + place * thick
@@ -114,7 +114,7 @@ def _bars(rows: Sequence[tuple[str, list[float | None]]], names: Sequence[str]) 
             color = _COLORS[place % len(_COLORS)]
             drawn.append(f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{thick - 2}" fill="{color}"/>')
             drawn.append(f'<text x="{left + length + 5:.1f}" y="{y + thick - 4}">{text}</text>')
-    return _key(names) + _svg(_WIDTH, step * len(rows) + 4, drawn)
+    return _key(names) + _svg(_WIDTH, step * len(rows) + 8, drawn)
 
 
 def _curves(history: Sequence[dict[str, Any]]) -> str:

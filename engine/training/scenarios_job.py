@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +39,7 @@ def measure_scenarios(job: ScenariosJob, reporter: Reporter) -> dict[str, Any]:
     with gdal_limits(), contextlib.ExitStack() as stack:
         scenes = [stack.enter_context(scene) for scene in _open(manifest, reporter)]
         names = fullest(card, [scene.names for scene in scenes], reporter)
-        side = _side(card, scenes)
+        side = _side(card, scenes, settings.samples)
         batches = collect_batches(scenes, card.modalities, names, side, settings.samples, _BATCH, reporter)
     windows = sum(len(next(iter(images.values()))) for images in batches)
     if windows < 2:
@@ -100,10 +101,15 @@ def _open(manifest: Manifest, reporter: Reporter) -> list[Scene]:
     return scenes
 
 
-def _side(card: Card, scenes: Sequence[Scene]) -> int:
-    """Return the side of windows: the card's tile, but no larger than the largest scene, nor than 256 pixels."""
-    largest = max(min(scene.grid.height, scene.grid.width) for scene in scenes)
-    wanted = min(*card.tile, _LARGEST_SIDE, largest)
+def _side(card: Card, scenes: Sequence[Scene], samples: int) -> int:
+    """Return the side of windows, a multiple of the stride: as many as wanted fit side by side.
+
+    But no smaller than four times the stride, and no larger than the card's tile, 256 pixels or the largest scene.
+    """
+    sides = [(scene.grid.height, scene.grid.width) for scene in scenes]
+    fitting = math.isqrt(sum(height * width for height, width in sides) // samples)
+    largest = max(min(pair) for pair in sides)
+    wanted = min(max(fitting, 4 * card.stride), *card.tile, _LARGEST_SIDE, largest)
     return max(wanted // card.stride, 1) * card.stride
 
 

@@ -24,6 +24,7 @@ _POOL = 64
 _SIZES = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8)
 _LEAST_KEPT = 0.5
 _MOST_BLOCKS = 8192
+_WANTED_BLOCKS = 4
 
 
 def choose_validation(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -169,8 +170,8 @@ def choose_blocks(labels: Sequence[np.ndarray], classes: int, margin: int, defau
     """Return the rule by blocks that suits labels: as large blocks and as wide a gap as leave something to learn from.
 
     The gap is `margin`; where no size of blocks then leaves labels of the classes on both sides it is halved, again and
-    again. Among sizes that one wins that has most classes on both sides, then the one that loses fewest labels to the
-    gap, then the largest.
+    again. Among sizes that lose no more than half of the labels to the gap that one wins that has most classes on both
+    sides, then the one with four blocks of validation or more, then the one that loses fewest labels, then the largest.
 
     Args:
         labels: class indices (h, w) of each scene, -1 for none.
@@ -188,8 +189,8 @@ def choose_blocks(labels: Sequence[np.ndarray], classes: int, margin: int, defau
     while True:
         rules = [replace(default, method="block", block=block, gap=gap) for block in sizes]
         ratings = [(_rate(labels, classes, rule), rule) for rule in rules]
-        (shared, kept), best = max(ratings, key=lambda item: item[0])
-        if shared == len(present) and kept >= _LEAST_KEPT:
+        (enough, shared, *_), best = max(ratings, key=lambda item: item[0])
+        if enough and shared == len(present):
             return best
         if gap == 0:
             break
@@ -204,18 +205,24 @@ def choose_blocks(labels: Sequence[np.ndarray], classes: int, margin: int, defau
     return best
 
 
-def _rate(labels: Sequence[np.ndarray], classes: int, rule: SplitRule) -> tuple[int, float]:
-    """Return how many classes have labels on both sides, and the share of labels that the gap leaves."""
+def _rate(labels: Sequence[np.ndarray], classes: int, rule: SplitRule) -> tuple[bool, int, int, float]:
+    """Return how good a division by blocks is, the larger the better.
+
+    That is: whether the gap leaves enough labels, how many classes have labels on both sides, how many blocks of
+    validation there are, up to four, and the share of labels that the gap leaves.
+    """
     try:
         regions = split_blocks(labels, classes, rule)
     except LacunaError:
-        return 0, 0.0
+        return False, 0, 0, 0.0
     counts = np.zeros((4, classes), np.int64)
     for region, indices in zip(regions, labels):
         known = indices >= 0
         np.add.at(counts, (region[known], indices[known]), 1)
     both = int(((counts[TRAIN] > 0) & (counts[VALIDATION] > 0)).sum())
-    return both, round(1 - counts[GAP].sum() / counts.sum(), 1)
+    kept = round(1 - counts[GAP].sum() / counts.sum(), 1)
+    blocks = sum(int((region == VALIDATION).sum()) for region in regions) // rule.block**2
+    return bool(kept >= _LEAST_KEPT), both, min(blocks, _WANTED_BLOCKS), float(kept)
 
 
 def _blocks(labels: np.ndarray, classes: int, side: int) -> tuple[list[tuple[int, int]], np.ndarray]:

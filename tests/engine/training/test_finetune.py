@@ -23,6 +23,8 @@ from lacuna.engine.events import Reporter
 from lacuna.engine.jobs import FinetuneJob, SourceSpec
 from lacuna.engine.run import run
 from lacuna.engine.training import state
+from lacuna.engine.training.augment import Radiometry
+from lacuna.engine.training.finetune_settings import read_settings
 from lacuna.engine.training.lora import apply_adapters
 
 SMALL = {"encoder_options": {"width": 8, "depth": 1}, "head_width": 8, "head_dropout": 0.0}
@@ -448,6 +450,20 @@ def test_a_checkpoint_that_cannot_be_fine_tuned_is_told(tune, make, make_checkpo
     with pytest.raises(LacunaError) as caught:
         run(job, heard[0])
     assert caught.value.code == "no-encoder"
+
+
+def test_changes_of_values_are_those_of_the_parent(make, make_checkpoint):
+    changes = {"height": {"offset": 0.5}}
+    job = make(config="[training]\nbatch = 2\n")
+    parent = {"settings": {"radiometry": changes}}
+    job.checkpoint = make_checkpoint("other.safetensors", "sgma", BANDS, CLASSES, SMALL, training=parent)
+    found = read_settings(job, read_card(job.checkpoint)).recipe
+    assert found.changes == {"height": Radiometry(offset=0.5)}
+    assert (found.settings.batch, found.settings.epochs, found.config.patience) == (2, 3, 10)
+    for broken in ({"settings": 3}, {"settings": {"radiometry": {"height": 1}}}, {}):
+        card = read_card(job.checkpoint)
+        card.training = broken
+        assert read_settings(job, card).recipe.changes == {}
 
 
 @pytest.mark.parametrize("name", ["labels", "optical"])

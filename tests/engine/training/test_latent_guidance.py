@@ -109,7 +109,7 @@ def test_the_default_smoothing_moves_probabilities_and_the_papers_hardly_does():
         return np.abs(guide(distortions(PUBLISHED), settings).probabilities - raw).sum() / 2
 
     assert moved(THE_PAPER) < 0.0033
-    assert moved(DEFAULT) > 0.02
+    assert moved(DEFAULT) > 0.01
 
 
 def test_the_kernel_relates_scenarios_that_share_modalities():
