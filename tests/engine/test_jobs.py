@@ -52,7 +52,7 @@ SEGMENT = st.builds(
     resume=st.booleans(),
 )
 TRAIN = st.builds(
-    TrainJob, manifest=TEXT, architecture=TEXT, output=TEXT, epochs=st.none() | st.integers(1), seed=st.integers()
+    TrainJob, manifest=TEXT, architecture=TEXT, output=TEXT, epochs=st.none() | st.integers(1), seed=st.integers(0)
 )
 FINETUNE = st.builds(
     FinetuneJob,
