@@ -206,6 +206,8 @@ class FinetuneJob:
             raise UsageError("bad-value", "Labels and a manifest were both given.", "The manifest names its labels.")
         if not self.output and not self.plan_only:
             raise UsageError("bad-value", "No output was given.", "Name the new checkpoint.")
+        if self.report is not None and self.report == self.output:
+            raise UsageError("output-twice", f"Two outputs have one name: {self.output}.", "Give each its own.")
         _check_choice("strategy", self.strategy, STRATEGIES)
         _check_choice("latent_preset", self.latent_preset, PRESETS)
         _check_choice("method", self.method, METHODS)

@@ -16,6 +16,7 @@ from ..events import Reporter
 from ..inference.device import choose_device
 from ..inference.parts import Parts
 from ..jobs import FinetuneJob
+from ..models.base import SegmentationModel
 from ..raster.scene import gdal_limits
 from . import parts as scenes
 from .finetune_settings import FinetuneSettings, read_settings
@@ -63,7 +64,11 @@ def finetune(job: FinetuneJob, reporter: Reporter) -> dict[str, Any]:
             remove_progress(part_path(job.output))
             raise
     if job.report is not None:
-        write_report(job.report, result, reporter)
+        try:
+            write_report(job.report, result, reporter)
+        except LacunaError as problem:  # the checkpoint is there, and worth more
+            reporter.warn(f"{problem.text} The checkpoint is whole.")
+            result["report"] = None
     return result
 
 
@@ -101,7 +106,7 @@ def check_labels(parts: list[Part], manifest: Manifest) -> None:
 def _run(
     job: FinetuneJob,
     card: Card,
-    model: Any,
+    model: SegmentationModel,
     settings: FinetuneSettings,
     manifest: Manifest,
     classes: ClassPlan,

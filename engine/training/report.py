@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from html import escape
@@ -43,6 +44,8 @@ def write_report(path: str, result: dict[str, Any], reporter: Reporter) -> None:
             stream.write(page)
         os.replace(part, path)
     except OSError as problem:
+        with contextlib.suppress(OSError):
+            os.remove(part)
         raise disk_error(problem, path) from None
     reporter.info(f"Wrote {path}.")
 

@@ -192,6 +192,7 @@ TUNING_FAULTS = {
     "weights without their strategy": ({"weights": [1.0]}, "only with it"),
     "the strategy without weights": ({"strategy": "weights"}, "only with it"),
     "no epochs": ({"epochs": 0}, "epochs"),
+    "a report in the place of the checkpoint": ({"report": "o"}, "one name"),
     "a seed below 0": ({"seed": -1}, "seed"),
 }
 

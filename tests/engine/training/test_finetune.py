@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from lacuna.engine.errors import CancelledError, LacunaError, UsageError
 from lacuna.engine.events import Reporter
 from lacuna.engine.jobs import FinetuneJob, SourceSpec
 from lacuna.engine.run import run
-from lacuna.engine.training import state
+from lacuna.engine.training import report, state
 from lacuna.engine.training.augment import Radiometry
 from lacuna.engine.training.finetune_settings import read_settings
 from lacuna.engine.training.lora import apply_adapters
@@ -519,6 +520,20 @@ def test_a_disk_that_fills_up_leaves_the_best_so_far_whole(make, heard, monkeypa
         assert [name for name in stream.keys() if name.startswith("best/")]  # noqa: SIM118 it is no dict
     monkeypatch.setattr(state.safetensors.torch, "save", save)
     assert same(run(job, heard[0])["checkpoint"], wanted["checkpoint"])
+
+
+def test_a_report_that_cannot_be_written_costs_no_checkpoint(make, heard, monkeypatch, tmp_path):
+    job = make(epochs=1, report=str(tmp_path / "report.html"))
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report.os, "replace", lambda a, b: full(a, b) if b == job.report else os.rename(a, b))
+    result = run(job, heard[0])
+    assert result["report"] is None
+    assert load(result["checkpoint"])
+    assert any("disk is full" in text and "The checkpoint is whole" in text for text in texts(heard[1]))
+    assert not list(tmp_path.glob("report*"))
 
 
 def test_fine_tuning_what_was_fine_tuned_is_warned_of_and_the_chain_is_kept(tune, make, checkpoint, heard):
