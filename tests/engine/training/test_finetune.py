@@ -494,6 +494,12 @@ def test_every_mistake_in_the_configuration_is_named(tune, config, named):
     assert caught.value.code == "bad-config"
 
 
+def test_half_precision_on_a_cpu_is_refused(tune):
+    with pytest.raises(LacunaError) as caught:
+        tune(config=CONFIG.replace("[split]", 'precision = "bf16"\n[split]'))
+    assert caught.value.code == "bad-precision"
+
+
 def test_wrong_weights_are_told_before_training(tune):
     with pytest.raises(UsageError) as caught:
         tune(strategy="weights", weights=[1.0])
