@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line: `lacuna segment`, `train`, `evaluate`, `describe`, `import`, `worker`. See `docs/commands.md`."""
+"""The command line: `lacuna segment`, `train`, `finetune`, `evaluate`, `scenarios`, `describe`, `import`, `worker`.
+
+See `docs/commands.md`.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,18 @@ from .jobs import (
     DEVICES,
     ENCODERS,
     EVALUATED,
+    METHODS,
     NETWORKS,
     PRECISIONS,
     PRESETS,
     PROBABILITY_TYPES,
     PROTOCOLS,
+    STRATEGIES,
     EvaluateJob,
+    FinetuneJob,
     ImportJob,
     Job,
+    ScenariosJob,
     SegmentJob,
     SourceSpec,
     TrainJob,
@@ -87,7 +94,11 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_segment(commands.add_parser("segment", help="classify a scene", allow_abbrev=False))
     _add_train(commands.add_parser("train", help="train a model on the scenes of a manifest", allow_abbrev=False))
+    _add_finetune(commands.add_parser("finetune", help="train a checkpoint on, on an area", allow_abbrev=False))
     _add_evaluate(commands.add_parser("evaluate", help="measure a checkpoint against labels", allow_abbrev=False))
+    _add_scenarios(
+        commands.add_parser("scenarios", help="say how far missing modalities move a checkpoint", allow_abbrev=False)
+    )
     described = commands.add_parser("describe", help="say what a checkpoint is", allow_abbrev=False)
     described.add_argument("checkpoint", metavar="CHECKPOINT", type=_path)
     described.add_argument("--json", action="store_true", help="print the card as one line of JSON")
@@ -185,7 +196,47 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     add("--card", type=_path, metavar="F", help="modalities and classes (JSON); needed for dis2 and cmx")
     add("--output", required=True, type=_path, metavar="C", help="a checkpoint, or an encoder file; .safetensors")
     add("--overwrite", action="store_true", help="replace an output that exists")
-    add("--json", action="store_true", help="write events as lines of JSON, the result last")
+    _add_json(parser)
+
+
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=_finetune_job)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=_path, metavar="C", help="the model to start from; it stays as it is")
+    _add_sources(parser)
+    add("--labels", type=_path, metavar="L", help="polygons (with --field) or a raster of classes")
+    add("--field", metavar="NAME", help="the field of the polygons that holds the class")
+    add("--manifest", type=_path, metavar="M", help="scenes with labels (TOML), instead of rasters and labels")
+    add("--output", default="", type=_path, metavar="C2", help="the new checkpoint, a .safetensors file")
+    classes = parser.add_argument_group("classes; default: values and names as in the checkpoint")
+    classes.add_argument("--class-map", type=_pairs, default={}, metavar="V=NAME,...", help="label values to classes")
+    classes.add_argument("--merge", type=_pairs, default={}, metavar="NAME=NAME,...", help="classes to classes")
+    classes.add_argument("--drop", type=_names, default=[], metavar="NAME,...", help="classes that go")
+    learning = parser.add_argument_group("training")
+    learning.add_argument("--strategy", choices=STRATEGIES, default="latent", help="of scenarios; default: latent")
+    learning.add_argument("--latent-preset", choices=PRESETS, default="default", help="default: default")
+    learning.add_argument("--weights", type=_numbers, metavar="P,...", help="of scenarios, for the strategy weights")
+    learning.add_argument("--method", choices=METHODS, default="full", help="what is trained; default: full")
+    learning.add_argument("--config", type=_path, metavar="F", help="further settings (TOML)")
+    learning.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    learning.add_argument("--epochs", type=int, metavar="N", help="at most; default: 30")
+    learning.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    add("--report", type=_path, metavar="R", help="a page with curves, scores and the split (HTML)")
+    add("--plan", dest="plan_only", action="store_true", help="say how it would be trained, and train nothing")
+    add("--keep-best", action="store_true", help="when cancelled, write the best checkpoint so far")
+    add("--overwrite", action="store_true", help="replace outputs that exist")
+    _add_common(parser)
+
+
+def _add_scenarios(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=_scenarios_job)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=_path, metavar="C", help="the model")
+    _add_sources(parser)
+    add("--manifest", type=_path, metavar="M", help="scenes (TOML), instead of rasters")
+    add("--preset", choices=PRESETS, default="default", help="of latent guidance; default: default")
+    add("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    _add_json(parser)
 
 
 def _add_common(parser: Any) -> None:
@@ -213,9 +264,19 @@ def _segment_job(options: argparse.Namespace) -> SegmentJob:
     return SegmentJob(**_chosen(options, _SOURCE), modalities=_sources(options))
 
 
+def _finetune_job(options: argparse.Namespace) -> FinetuneJob:
+    """Return the job that the options of `finetune` ask for."""
+    return FinetuneJob(**_chosen(options, _SOURCE), modalities=_sources(options))
+
+
 def _evaluate_job(options: argparse.Namespace) -> EvaluateJob:
     """Return the job that the options of `evaluate` ask for."""
     return EvaluateJob(**_chosen(options, _SOURCE), modalities=_sources(options))
+
+
+def _scenarios_job(options: argparse.Namespace) -> ScenariosJob:
+    """Return the job that the options of `scenarios` ask for."""
+    return ScenariosJob(**_chosen(options, _SOURCE), modalities=_sources(options))
 
 
 def _chosen(options: argparse.Namespace, others: Sequence[str] = ()) -> dict[str, Any]:
@@ -307,6 +368,25 @@ def _pair(text: str) -> tuple[str, str]:
 def _path(text: str) -> str:
     # A shell leaves the ~ of NAME=~/file as it is.
     return os.path.expanduser(text)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.rpartition("="))
+        if not equals or not key:
+            raise argparse.ArgumentTypeError(f"{part!r} is not of the form VALUE=NAME")
+        if key in pairs:
+            raise argparse.ArgumentTypeError(f"{key!r} is given twice")
+        pairs[key] = value
+    return pairs
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers") from None
 
 
 def _bands(text: str) -> list[int | str]:

@@ -61,7 +61,8 @@ class Terminal:
         """Say `event`."""
         kinds = {"progress": self._progress, "message": self._message, "result": self._result, "error": self._error}
         try:
-            kinds[event["event"]](event)
+            if event["event"] in kinds:
+                kinds[event["event"]](event)
             sys.stdout.flush()
         except BrokenPipeError:
             abandon(sys.stdout)

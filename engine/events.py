@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a running job says: progress, message, result, error; as dictionaries, one JSON object a line.
+"""What a running job says: progress, message, metrics, result, error; as dictionaries, one JSON object a line.
 
 Runs on Python 3.9 with the standard library alone, since the QGIS side reads these lines.
 """
@@ -28,6 +28,11 @@ def message(level: str, text: str) -> Event:
     return {"event": "message", "level": level, "text": text}
 
 
+def metrics(**values: Any) -> Event:
+    """Return the event for what was measured after an epoch of training, for live curves; see `docs/commands.md`."""
+    return {"event": "metrics", **values}
+
+
 def result(**values: Any) -> Event:
     """Return the event for what a job has produced."""
     return {"event": "result", **values}
@@ -53,6 +58,9 @@ class Reporter:
     Args:
         emit: receives each event, from any thread, one at a time.
         cancelled: set by whoever wants the job to stop.
+
+    Attributes:
+        keep_best: set beforehand by whoever wants a training that stops to write the best checkpoint so far.
     """
 
     def __init__(self, emit: Callable[[Event], None], cancelled: Optional[threading.Event] = None) -> None:
@@ -60,6 +68,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._started: dict[str, tuple[float, int, int]] = {}
         self.cancelled = cancelled or threading.Event()
+        self.keep_best = threading.Event()
         self.warnings: list[str] = []
 
     def emit(self, event: Event) -> None:

@@ -26,6 +26,8 @@ NETWORKS = ("dis2", "cmx")
 ENCODERS = ("pvt_v2", "mit", "resnet")
 PROTOCOLS = ("subsets", "emm", "rmm", "nm")
 EVALUATED = ("test", "validation", "train", "all")
+STRATEGIES = ("full", "uniform", "weights", "anyseg", "mas", "latent")
+METHODS = ("full", "head", "decoder", "lora")
 
 
 @dataclass
@@ -258,8 +260,100 @@ class EvaluateJob:
             _check_choice("split", self.split, EVALUATED)
 
 
-Job = Union[SegmentJob, TrainJob, EvaluateJob, ImportJob]
-KINDS: dict[str, type] = {job.kind: job for job in (SegmentJob, TrainJob, EvaluateJob, ImportJob)}
+@dataclass
+class FinetuneJob:
+    """Train a checkpoint on: the request behind `lacuna finetune`, `lacuna:finetune` and the Fine-tune page.
+
+    The data are either `modalities` with `labels` (polygons with their `field`, or a raster of classes) or a
+    `manifest`. `class_map` leads from values of the labels to names of classes, which are added where the checkpoint
+    has none of that name; an empty name ignores the value. `merge` leads from the checkpoint's classes to those that
+    they become part of, `drop` names those that go. `weights` are probabilities of the scenarios for the strategy
+    `weights`, in the order of the contract. With `plan_only` nothing is trained or written: the result is the plan.
+    With `keep_best` a job that is cancelled writes the best checkpoint so far.
+    """
+
+    checkpoint: str
+    output: str = ""
+    modalities: dict[str, SourceSpec] = dataclasses.field(default_factory=dict)
+    labels: Optional[str] = None
+    field: Optional[str] = None
+    manifest: Optional[str] = None
+    class_map: dict[str, str] = dataclasses.field(default_factory=dict)
+    merge: dict[str, str] = dataclasses.field(default_factory=dict)
+    drop: list[str] = dataclasses.field(default_factory=list)
+    strategy: str = "latent"
+    weights: Optional[list[float]] = None
+    latent_preset: str = "default"
+    method: str = "full"
+    report: Optional[str] = None
+    config: Optional[str] = None
+    seed: int = 0
+    epochs: Optional[int] = None
+    device: str = "auto"
+    plan_only: bool = False
+    keep_best: bool = False
+    overwrite: bool = False
+    resume: bool = True
+
+    kind: typing.ClassVar[str] = "finetune"
+
+    def part_paths(self) -> list[str]:
+        """Return the files in which unfinished work lies; whoever kills the engine removes them."""
+        if self.plan_only:
+            return []
+        report = [self.report + ".part"] if self.report else []
+        return report + [self.output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
+
+    def check(self) -> None:
+        """Raise UsageError for values that no checkpoint and no labels could make right."""
+        _check_data(self.modalities, self.manifest)
+        if self.manifest is None and not self.labels:
+            raise UsageError("no-labels", "No labels were given.", "Give polygons with a field, or a class raster.")
+        if self.manifest is not None and (self.labels or self.field):
+            raise UsageError("bad-value", "Labels and a manifest were both given.", "The manifest names its labels.")
+        if not self.output and not self.plan_only:
+            raise UsageError("bad-value", "No output was given.", "Name the new checkpoint.")
+        if self.report is not None and self.report == self.output:
+            raise UsageError("output-twice", f"Two outputs have one name: {self.output}.", "Give each its own.")
+        _check_choice("strategy", self.strategy, STRATEGIES)
+        _check_choice("latent_preset", self.latent_preset, PRESETS)
+        _check_choice("method", self.method, METHODS)
+        _check_device(self.device)
+        if (self.strategy == "weights") != (self.weights is not None):
+            hint = "Give weights with the strategy weights, and only with it."
+            raise UsageError("bad-value", f"The strategy is {self.strategy}, the weights {self.weights}.", hint)
+        if self.epochs is not None and self.epochs < 1:
+            raise UsageError("bad-value", f"epochs is {self.epochs}.", "Give a whole number of at least 1.")
+        if self.seed < 0:
+            raise UsageError("bad-value", f"seed is {self.seed}.", "Give a whole number of at least 0.")
+
+
+@dataclass
+class ScenariosJob:
+    """Say how far each scenario moves a checkpoint's latent, and how often each would be trained for that."""
+
+    checkpoint: str
+    modalities: dict[str, SourceSpec] = dataclasses.field(default_factory=dict)
+    manifest: Optional[str] = None
+    preset: str = "default"
+    device: str = "auto"
+
+    kind: typing.ClassVar[str] = "scenarios"
+    output: typing.ClassVar[str] = ""
+
+    def part_paths(self) -> list[str]:
+        """Return the files in which unfinished work lies: none."""
+        return []
+
+    def check(self) -> None:
+        """Raise UsageError for values that no checkpoint could make right."""
+        _check_data(self.modalities, self.manifest)
+        _check_choice("preset", self.preset, PRESETS)
+        _check_device(self.device)
+
+
+Job = Union[SegmentJob, TrainJob, FinetuneJob, EvaluateJob, ScenariosJob, ImportJob]
+KINDS: dict[str, type] = {job.kind: job for job in typing.get_args(Job)}
 
 
 def to_json(job: Job) -> str:
@@ -291,19 +385,19 @@ def _build(cls: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise UsageError("bad-job", f"{where} is {values!r}.", "A JSON object was expected.")
     hints = typing.get_type_hints(cls)
-    known = {item.name: item for item in fields(cls)}
+    known = {entry.name: entry for entry in fields(cls)}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise UsageError("bad-job", f"{where} has unknown fields: {', '.join(unknown)}.", f"Known: {', '.join(known)}.")
-    missing = [name for name, item in known.items() if _is_required(item) and name not in values]
+    missing = [name for name, entry in known.items() if _is_required(entry) and name not in values]
     if missing:
         raise UsageError("bad-job", f"{where} lacks {', '.join(missing)}.", "Give these fields.")
     return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
-def _is_required(item: Any) -> bool:
+def _is_required(entry: Any) -> bool:
     """Return whether a dataclass field has no default."""
-    return item.default is MISSING and item.default_factory is MISSING
+    return entry.default is MISSING and entry.default_factory is MISSING
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -312,9 +406,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Union:
         return _convert_union(arguments, value, where)
     if origin is list and isinstance(value, (list, tuple)):
-        return [_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [_convert(arguments[0], entry, f"{where}[{index}]") for index, entry in enumerate(value)]
     if origin is dict and isinstance(value, dict):
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _convert(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}
     if hint is SourceSpec:
         return _build(SourceSpec, value, where)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -335,6 +429,18 @@ def _convert_union(arguments: tuple, value: Any, where: str) -> Any:
             continue
     names = " or ".join(str(getattr(argument, "__name__", argument)) for argument in arguments)
     raise UsageError("bad-job", f"{where} is {value!r}.", f"Expected {names}.")
+
+
+def _check_data(modalities: dict, manifest: Optional[str]) -> None:
+    """Raise UsageError unless either rasters or a manifest are given."""
+    if manifest is not None and modalities:
+        raise UsageError(
+            "bad-value", "Rasters and a manifest were both given.", "Give --modality, or --manifest, but not both."
+        )
+    if manifest is None and not modalities:
+        raise UsageError(
+            "no-modality", "No modality was given.", "Bind a raster to at least one modality, or give a manifest."
+        )
 
 
 def _check_choice(name: str, value: str, choices: tuple) -> None:

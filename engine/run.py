@@ -16,13 +16,15 @@ from typing import Any
 from .checkpoint.card import read_card
 from .errors import CancelledError, LacunaError, disk_error
 from .events import Reporter
-from .jobs import EvaluateJob, Job, SegmentJob, TrainJob
+from .jobs import EvaluateJob, FinetuneJob, Job, ScenariosJob, SegmentJob, TrainJob
 from .version import __version__
 
 # By kind of job: the module and its function, called with the job and the reporter.
 _WORK = {
     "segment": (".inference.pipeline", "segment"),
     "train": (".training.train", "train"),
+    "finetune": (".training.finetune", "finetune"),
+    "scenarios": (".training.scenarios_job", "measure_scenarios"),
     "import": (".checkpoint.importers", "import_weights"),
     "evaluate": (".evaluation.evaluate", "evaluate"),
 }
@@ -78,7 +80,7 @@ def _check(job: Job) -> None:
     """Raise LacunaError for what the card alone shows to be wrong, before seconds go into loading torch."""
     if isinstance(job, SegmentJob):
         read_card(job.checkpoint).check_request(job.modalities, job.reference)
-    if isinstance(job, EvaluateJob):
+    elif isinstance(job, (EvaluateJob, FinetuneJob, ScenariosJob)):
         card = read_card(job.checkpoint)
         if job.manifest is None:
             card.check_request(job.modalities)
@@ -115,6 +117,8 @@ def _out_of_memory(problem: Exception, job: Job) -> LacunaError:
     hint = "Take a smaller batch or tile, close other programs, or choose the device cpu."
     if isinstance(job, TrainJob):
         hint = "Take a smaller encoder, batch or crop (--encoder, --config), or close other programs."
+    if isinstance(job, FinetuneJob):
+        hint = "Take a smaller batch or crop (--config), train only the head (--method head), or close other programs."
     return LacunaError("out-of-memory", f"Memory ran out ({asked}): {_first_line(problem)}.", hint)
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`lacuna worker`: one job as a line of JSON on standard input, its events as lines of JSON on standard output.
 
-A later line `{"cancel": true}` cancels. Standard output belongs to the events: whatever libraries print goes to
+A later line `{"cancel": true}` cancels; `{"cancel": true, "keep_best": true}` lets a training write the best checkpoint
+so far, which a second line still cancels. Standard output belongs to the events: whatever libraries print goes to
 standard error.
 """
 
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from . import events
 from .console import JsonLines, conclude, obey_signals
@@ -38,7 +39,7 @@ def main() -> int:
         if line is None:
             raise UsageError("bad-job", "Standard input ended before a job.", "Send one JSON object on one line.")
         job = from_json(line)
-        threading.Thread(target=_listen, args=(lines, parent, cancelled), daemon=True).start()
+        threading.Thread(target=_listen, args=(lines, parent, reporter), daemon=True).start()
         return events.result(**run(job, reporter))
 
     with obey_signals(cancelled):
@@ -79,22 +80,31 @@ def _read_lines(descriptor: int) -> Iterator[str]:
         yield rest.decode("utf-8", "replace")
 
 
-def _listen(lines: Iterator[str], parent: int, cancelled: threading.Event) -> None:
-    """Set `cancelled` when a line says so, or when the process that sent the job has died."""
+def _listen(lines: Iterator[str], parent: int, reporter: Reporter) -> None:
+    """Cancel when a line says so, or when the process that sent the job has died."""
     for line in lines:
-        if _is_cancel(line):
-            cancelled.set()
-            return
+        order = _cancel_order(line)
+        if order is None:
+            continue
+        if order.get("keep_best") is True and not reporter.keep_best.is_set():
+            reporter.keep_best.set()
+            reporter.cancelled.set()
+            continue
+        reporter.keep_best.clear()
+        reporter.cancelled.set()
+        return
     # The end of the input may be a dead parent, or merely `lacuna worker < job.json`. A process whose parent has died
     # gets another one, except on Windows.
     while os.name != "nt" and os.getppid() == parent:
         time.sleep(_WATCH)
-    cancelled.set()
+    reporter.keep_best.clear()
+    reporter.cancelled.set()
 
 
-def _is_cancel(line: str) -> bool:
+def _cancel_order(line: str) -> dict[str, Any] | None:
+    """Return the object on a line that orders to cancel, or None for any other line."""
     try:
         value = json.loads(line)
     except ValueError:
-        return False
-    return isinstance(value, dict) and value.get("cancel") is True
+        return None
+    return value if isinstance(value, dict) and value.get("cancel") is True else None

@@ -36,6 +36,8 @@ __all__ = [
 SCHEMA = 1
 # Metadata key of an encoder file: weights of an encoder alone, for `lacuna train --encoder-weights`.
 ENCODER_KEY = "lacuna_encoder"
+# Of an adapter file: what a fine-tuning by LoRA adds to a checkpoint.
+ADAPTER_KEY = "lacuna_adapter"
 
 Scenario = tuple[str, ...]
 
@@ -226,7 +228,7 @@ class Card:
         """Return the card in a safetensors header.
 
         Raises:
-            LacunaError: `encoder-file`, `not-a-checkpoint`, `newer-schema` or `bad-card`.
+            LacunaError: `encoder-file`, `adapter-file`, `not-a-checkpoint`, `newer-schema` or `bad-card`.
         """
         _check_kind(metadata, origin)
         try:
@@ -266,6 +268,12 @@ def _check_kind(metadata: dict[str, str], origin: str) -> None:
             "encoder-file",
             f"{origin} holds the weights of an encoder alone, not a model with classes.",
             "Train with it (`lacuna train --encoder-weights`), or choose a whole checkpoint.",
+        )
+    if ADAPTER_KEY in metadata:
+        raise LacunaError(
+            "adapter-file",
+            f"{origin} holds adapters alone, which are of use only together with the checkpoint they belong to.",
+            "Choose the checkpoint that was written beside it, in which they are merged.",
         )
     if "lacuna" not in metadata or "mlm" not in metadata:
         raise LacunaError(

@@ -110,7 +110,7 @@ def _from_manifest(job: EvaluateJob, card: Card, opened: list[Part], reporter: R
         if part is not None:
             opened.append(part)
             left -= keep_small(part, left)
-    region = _divide(opened, manifest, split)
+    region = _divide(opened, manifest, split, reporter)
     for part in opened:
         part.labels = table[part.labels].astype(part.labels.dtype)
         part.prepare(modalities)
@@ -132,10 +132,10 @@ def _from_manifest(job: EvaluateJob, card: Card, opened: list[Part], reporter: R
     return Reference(opened, region, split, words, counts)
 
 
-def _divide(opened: Sequence[Part], manifest: Manifest, split: str) -> int:
+def _divide(opened: Sequence[Part], manifest: Manifest, split: str, reporter: Reporter) -> int:
     """Set what the pixels of scenes are for, as in training; return the region that stands for `split`."""
     if split != "all":
-        assign(opened, manifest)
+        assign(opened, manifest, reporter)
         return REGIONS[split]
     for part in opened:
         part.region[:] = TEST
@@ -187,7 +187,7 @@ def _open(
     reporter: Reporter,
 ) -> Part | None:
     """Return a scene of a manifest, its labels as indices of the manifest's classes; None for one of no use."""
-    sources = {name: SourceSpec(path) for name, path in entry.sources.items() if name in card.names}
+    sources = {name: spec for name, spec in entry.specs().items() if name in card.names}
     if card.effective(tuple(sources)) is None:
         reporter.warn(
             f"Scene {entry.name} is left out: the checkpoint cannot do with {_list(entry.sources)} alone; it needs "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LacunaError
+from .class_tensors import ClassTensors, compare_builds
 
 IGNORE = -1
 
@@ -85,6 +86,8 @@ class SegmentationModel(nn.Module, ABC):
         native_size: rows and columns of the images that it is made for, or None where any will do as well.
         import_note: what the card of imported weights has to say of them.
         epoch: the training epoch, from 0; None where nobody tells, which objectives take as late in training.
+        draws_scenarios: whether `losses` can draw scenarios of its own among the images that it is given.
+        own_draws: whether it is to do so; set to False where a strategy has drawn the scenario already.
     """
 
     architecture: ClassVar[str] = ""
@@ -94,6 +97,7 @@ class SegmentationModel(nn.Module, ABC):
     output_stride: int
     margin: int
     native_size: tuple[int, int] | None = None
+    draws_scenarios: bool = False
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: Any) -> None:
         super().__init__()
@@ -101,6 +105,7 @@ class SegmentationModel(nn.Module, ABC):
         self.classes = classes
         self.model_config = config
         self.epoch: int | None = None
+        self.own_draws = True
 
     @abstractmethod
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
@@ -197,6 +202,16 @@ class SegmentationModel(nn.Module, ABC):
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that `load_encoder` may set, for a learning rate of their own."""
         return []
+
+    def class_tensors(self) -> ClassTensors:
+        """Return which tensors have a part for each class, found by comparison with a network of one class more.
+
+        Raises:
+            LacunaError: `fixed-classes` where that does not tell.
+        """
+        with torch.random.fork_rng(devices=[]):
+            larger = type(self)(self.modalities, self.classes + 1, self.model_config)
+        return compare_builds(self.state_dict(), larger.state_dict(), self.classes, self.architecture)
 
     def present(self, images: Mapping[str, Tensor]) -> list[str]:
         """Return the names of the modalities in `images`, in the model's order.

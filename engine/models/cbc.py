@@ -333,6 +333,7 @@ class Cbc(SegmentationModel):
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: CbcConfig) -> None:
         super().__init__(modalities, classes, config)
+        self.draws_scenarios = config.draw_scenarios
         names, widths, norm = list(modalities), config.level_widths[:SKIPS], config.norm
         self.branches = nn.ModuleDict(
             {module_key(name): ModalityBranch(channels, config) for name, channels in modalities.items()}
@@ -426,12 +427,13 @@ class Cbc(SegmentationModel):
 
         In training every image draws one of the non-empty subsets of `images`, all equally likely, as published (there
         with a binary cross-entropy). Each modality is encoded in one go for the images that have it, so that its
-        BatchNorm sees all of these and no others. In evaluation, or without `draw_scenarios`, all of `images` is used.
+        BatchNorm sees all of these and no others. In evaluation, without `draw_scenarios` or without
+        `own_draws`, all of `images` is used.
         See `SegmentationModel.losses`.
         """
         names, size = self.present(images), (target.shape[-2], target.shape[-1])
         member = torch.ones(target.shape[0], len(names), dtype=torch.bool)
-        if self.training and self.model_config.draw_scenarios:
+        if self.training and self.draws_scenarios and self.own_draws:
             member = draw_scenarios(target.shape[0], len(names), generator)
         logits = self._logits_by_scenario({name: images[name] for name in names}, member, size)
         return {"total": cross_entropy(logits, target, class_weights)}

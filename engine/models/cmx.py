@@ -226,6 +226,7 @@ class Cmx(SegmentationModel):
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: CmxConfig) -> None:
         super().__init__(modalities, classes, config)
+        self.draws_scenarios = config.scenarios != "full"
         keys = [module_key(name) for name in modalities]
         self.encoders = nn.ModuleDict(
             {
@@ -296,7 +297,8 @@ class Cmx(SegmentationModel):
     ) -> dict[str, Tensor]:
         """Return the cross-entropy of the scenario of this step (`CmxConfig.scenarios`), as `total`.
 
-        The scenario is drawn for the whole batch. See `SegmentationModel.losses`.
+        The scenario is drawn for the whole batch; without `own_draws` it is just the modalities given. See
+        `SegmentationModel.losses`.
         """
         size = (target.shape[-2], target.shape[-1])
         names = self._scenario(self.present(images), generator)
@@ -304,7 +306,7 @@ class Cmx(SegmentationModel):
 
     def _scenario(self, names: list[str], generator: torch.Generator | None) -> list[str]:
         """Return the modalities that this step uses; the bits of a number from 1 say which."""
-        if not self.training or self.model_config.scenarios == "full":
+        if not (self.training and self.draws_scenarios and self.own_draws):
             return names
         drawn = int(torch.randint(1, 2 ** len(names), (), generator=generator))
         return [name for index, name in enumerate(names) if drawn >> index & 1]

@@ -165,6 +165,7 @@ class Dis2(SegmentationModel):
     """
 
     Config = Dis2Config
+    draws_scenarios = True
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: Dis2Config) -> None:
         super().__init__(modalities, classes, config)
@@ -256,10 +257,11 @@ class Dis2(SegmentationModel):
         """Return the objective: the teacher on all modalities, and one student, whose scenario is drawn.
 
         Where `images` lack a modality there is no teacher: the student of that very scenario learns from the labels.
+        Without `own_draws` no student is drawn, so that all modalities train the teacher alone.
         See `objective` for the parts, and `SegmentationModel.losses`.
         """
         names = self.present(images)
-        if len(names) < len(self.modalities):
+        if len(names) < len(self.modalities) or not self.own_draws:
             return self.objective(images, target, names, class_weights)
         return self.objective(images, target, self._draw_student(generator), class_weights)
 

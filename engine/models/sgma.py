@@ -220,6 +220,7 @@ class Sgma(SegmentationModel):
     """
 
     Config = SgmaConfig
+    draws_scenarios = True
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: SgmaConfig) -> None:
         super().__init__(modalities, classes, config)
@@ -297,13 +298,17 @@ class Sgma(SegmentationModel):
         """Return 2 * CE over the fused modalities + CE over one sampled modality, as `sgf`, `mas` and `total`.
 
         The modality is drawn for each image among those that were fused (`sampling_probabilities`), from the robustness
-        weights of this very step, and its tokens are used again: neither encoder nor projector runs twice.
+        weights of this very step, and its tokens are used again: neither encoder nor projector runs twice. Without
+        `own_draws` there is the first branch alone, over just the modalities given.
         See `SegmentationModel.losses`.
         """
         size = (target.shape[-2], target.shape[-1])
         names = self._training_subset(self.present(images), generator)
         tokens = self.tokens(images, names, size)
         fused, weights = self.fuse(tokens)
+        if not self.own_draws:
+            loss = cross_entropy(self.decode(fused, size), target, class_weights)
+            return {"sgf": loss, "total": loss}
         drawn = _draw(sampling_probabilities(weights), generator)
         alone = [scale[torch.arange(len(drawn), device=scale.device), drawn].unsqueeze(1) for scale in tokens]
         parts = {
@@ -315,9 +320,10 @@ class Sgma(SegmentationModel):
 
     def _training_subset(self, names: list[str], generator: torch.Generator | None) -> list[str]:
         """Return the modalities that this step fuses: `names`, or in training at times a part (`sgf_dropout`)."""
-        if not self.training or len(names) < 3 or self.model_config.sgf_dropout == 0.0:
+        share = self.model_config.sgf_dropout if self.training and self.own_draws else 0.0
+        if len(names) < 3 or share == 0.0:
             return names
-        if torch.rand((), generator=generator) >= self.model_config.sgf_dropout:
+        if torch.rand((), generator=generator) >= share:
             return names
         count = int(torch.randint(2, len(names), (), generator=generator))
         chosen = torch.randperm(len(names), generator=generator)[:count].tolist()

@@ -93,7 +93,8 @@ def class_indices(
     """Return for each polygon the index in `classes` of its field's value, or -1 for one to ignore.
 
     Text is matched to class names (case ignored), a number to class values; `class_map`, from values of the field to
-    names or values of classes, overrides both, and `ignore`. Empty values, and those in `ignore`, have no class.
+    names or values of classes or to "" for none, overrides both, and `ignore`. Empty values, and those in
+    `ignore`, have no class.
 
     Raises:
         LacunaError: `unknown-class`, values that are none of these, all named; UsageError `bad-class-map`.
@@ -126,7 +127,7 @@ def mapped_classes(class_map: Mapping[Any, str | int], classes: Sequence[ClassIn
     """Return the index in `classes` for each value that a class map names, as text without case.
 
     Args:
-        class_map: from values of labels to names (case ignored) or values of classes.
+        class_map: from values of labels to names (case ignored) or values of classes, or to "" for none: index -1.
         classes: those that it may lead to.
 
     Raises:
@@ -294,8 +295,10 @@ def _class_keys(classes: Sequence[ClassInfo]) -> tuple[dict[str, int], dict[str,
 
 
 def _target(goal: str | int, names: Mapping[str, int], numbers: Mapping[str, int], classes: Sequence[ClassInfo]) -> int:
-    """Return the index of the class that an entry of a class map names."""
+    """Return the index of the class that an entry of a class map names, -1 for "" as its name."""
     key = _key(goal)
+    if key == "":
+        return _UNCLASSED
     index = names.get(key, numbers.get(key)) if isinstance(goal, str) else numbers.get(key)
     if index is None:
         known = ", ".join(f"{item.name} ({item.value})" for item in classes)

@@ -52,7 +52,8 @@ def read_labels(
         classes: those that the labels may have.
         ignore: label values, or texts of a field, without a class.
         reporter: told of what was resampled or contradicts itself.
-        class_map: from label values, or texts of a field, to values or names of classes; goes before all else.
+        class_map: from label values, or texts of a field, to values or names of classes, or to "" for none; goes before
+            all else.
 
     Returns:
         Index of the class of each pixel, -1 where it has none: int16 (height, width), int32 for above 32767 classes.
@@ -65,6 +66,28 @@ def read_labels(
     found = np.full(window[2:], _NONE, np.int16 if len(classes) <= np.iinfo(np.int16).max else np.int32)
     fill = _read_raster if entry.field is None else _read_polygons
     fill(found, entry, grid, window, classes, ignore, reporter, class_map or {})
+    return found
+
+
+def read_objects(entry: SceneEntry, grid: Grid, window: Window, field: str | None, reporter: Reporter) -> np.ndarray:
+    """Return which polygon of a scene's labels covers each pixel of a window, int32 (height, width).
+
+    It is the number of the polygon, or of its value of `field`: the same in every window of a file. It is -1 where
+    there is none, or several.
+
+    Raises:
+        LacunaError: `bad-split`, the labels are no polygons; as for `read_polygons`.
+    """
+    if entry.field is None:
+        text = f"The labels of scene {entry.name}, {entry.labels}, are a raster, which has no polygons to divide."
+        raise LacunaError("bad-split", text, "Divide it by blocks or groups, or give the labels as polygons.")
+    polygons = read_polygons(entry.labels, grid.crs, field or entry.field, reporter=reporter)
+    numbers = np.arange(len(polygons.geometries))
+    if field is not None:
+        numbers = np.unique([str(value) for value in polygons.values], return_inverse=True)[1]
+    painter, found = Painter(polygons, grid, numbers), np.full(window[2:], _NONE, np.int32)
+    for row, height in _strips(window[2]):
+        found[row : row + height] = painter.classes(window[0] + row, window[1], height, window[3])[0]
     return found
 
 
@@ -129,7 +152,7 @@ def _read_raster(
         if positions.offset is None:
             reporter.info(f"{source}: brought to the reference grid by nearest pixels.")
         table = {float(item.value): index for index, item in enumerate(classes)}
-        table.update({float(value): _NONE for value in ignore if not isinstance(value, str)})
+        table.update({number: _NONE for value in ignore if (number := number_of(value)) is not None})
         table.update(_mapped_values(class_map, classes, str(source)))
         unknown: Counter[float] = Counter()
         for row, height in _strips(window[2]):
@@ -139,6 +162,14 @@ def _read_raster(
     finally:
         source.close()
     _check_known(unknown, str(source), classes, ignore)
+
+
+def number_of(value: int | str) -> float | None:
+    """Return a value of labels as a number, None where it is none."""
+    try:
+        return float(value)
+    except ValueError:
+        return None
 
 
 def _indices(values: np.ndarray, valid: np.ndarray, table: dict[float, int], unknown: Counter[float]) -> np.ndarray:
@@ -155,11 +186,11 @@ def _mapped_values(class_map: ClassMap, classes: Sequence[ClassInfo], what: str)
     """Return the class index of each value of a raster that a class map names."""
     found = {}
     for key, index in mapped_classes(class_map, classes).items():
-        try:
-            found[float(key)] = index
-        except ValueError:
+        number = number_of(key)
+        if number is None:
             text = f"The class map names {key!r}, but {what} are a raster, whose values are numbers."
-            raise UsageError("bad-class-map", text, f"Write it as 1={classes[index].name}.") from None
+            raise UsageError("bad-class-map", text, f"Write it as 1={classes[0].name}.")
+        found[number] = index
     return found
 
 
@@ -175,7 +206,7 @@ def _check_known(unknown: Counter[float], what: str, classes: Sequence[ClassInfo
         f"{what} hold values that are no class: {', '.join(shown)}{more}; classes are {known}; ignored: "
         f"{', '.join(map(str, ignore)) or 'none'}.",
         "Say for each value which class it is or that it has none: in the manifest under classes or ignore, else in a "
-        "class map (--class-map) or with --ignore.",
+        "class map (--class-map) or, in evaluation, with --ignore.",
     )
 
 

@@ -10,18 +10,21 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import LacunaError
-from ..events import Reporter
+from ..events import Reporter, metrics
+from ..inference.device import choose_precision, dtype_of
 from ..models.base import SegmentationModel, TrainingSettings
 from .average import WeightAverage
 from .crops import Batch, Crop, Cutter, Sampler, chunks, collate
 from .settings import Recipe
 from .state import Progress
+from .trainable import training_mode
 from .validation import Evaluator, mean_miou
 
 _READERS = 2
@@ -44,6 +47,8 @@ class Trainer:
         class_weights: (K) for the loss, or None.
         device: where to compute.
         seed: of all draws.
+        before_epoch: called with the number of each epoch, from 0, and the progress; what it returns stands in the
+            history.
     """
 
     def __init__(
@@ -57,9 +62,12 @@ class Trainer:
         class_weights: Tensor | None,
         device: torch.device,
         seed: int,
+        before_epoch: Callable[[int, Progress], dict[str, Any]] | None = None,
     ) -> None:
         self.model, self._device, self._seed = model, device, seed
         self._settings, self._every = recipe.settings, recipe.config.validate_every
+        self._patience, self._before_epoch = recipe.config.patience, before_epoch
+        self._dtype = dtype_of(choose_precision(recipe.config.precision, device))
         self._crops, self._sampler, self._cutter, self._evaluator = crops, sampler, cutter, evaluator
         self._weights = None if class_weights is None else class_weights.to(device)
         self._steps = -(-crops // (recipe.settings.batch * recipe.settings.accumulation))
@@ -68,7 +76,7 @@ class Trainer:
         self._measured = copy.deepcopy(model)
 
     def run(self, progress: Progress, reporter: Reporter, keep: Callable[[Progress], None]) -> Progress:
-        """Train from `progress` to the last epoch.
+        """Train from `progress` to the last epoch, or until `patience` epochs have brought nothing better.
 
         Args:
             progress: where to begin; fresh for a new training.
@@ -87,9 +95,13 @@ class Trainer:
         total = self._settings.epochs
         reporter.progress(progress.epoch, total, "epochs")
         for epoch in range(progress.epoch, total):
+            if self._is_over(progress):
+                reporter.info(f"No epoch after {progress.best_epoch} was better: the training ends early.")
+                break
             began = time.monotonic()
+            extra = {} if self._before_epoch is None else self._before_epoch(epoch, progress)
             loss = self._epoch(epoch, reporter)
-            entry = {"epoch": epoch + 1, "loss": round(loss, 6)}
+            entry = {"epoch": epoch + 1, "loss": round(loss, 6), **extra}
             if (epoch + 1) % self._every == 0 or epoch + 1 == total:
                 self._validate(progress, entry, reporter)
             progress.history.append(entry)
@@ -99,8 +111,14 @@ class Trainer:
             progress.optimizer = _optimizer_tensors(self.optimizer)
             progress.seconds += time.monotonic() - began
             keep(progress)
+            best = {"best_epoch": progress.best_epoch, "best_miou": round(progress.best_miou, 6)}
+            reporter.emit(metrics(**entry, epochs=total, **best))
             reporter.progress(epoch + 1, total, "epochs")
         return progress
+
+    def _is_over(self, progress: Progress) -> bool:
+        """Return whether the best epoch is so long ago that no better one is awaited."""
+        return self._patience is not None and progress.epoch - max(progress.best_epoch, 1) >= self._patience
 
     def _epoch(self, epoch: int, reporter: Reporter) -> float:
         """Train one epoch; return the mean loss of its steps."""
@@ -108,7 +126,7 @@ class Trainer:
         torch.manual_seed(int(rng.integers(2**62)))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         crops = self._sampler.draw(self._crops, rng)
-        self.model.train()
+        training_mode(self.model)
         self.model.start_epoch(epoch)
         losses = []
         with closing(_prefetch(self._cutter, list(chunks(crops, self._settings.batch)))) as ready:
@@ -128,25 +146,27 @@ class Trainer:
         return float(np.mean(losses))
 
     def _step(self, batches: Sequence[Sequence[Batch]], generator: torch.Generator) -> float:
-        """Take one step on the mean gradient of `batches`; return their mean loss."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = sum(self._learn(batch, 1 / len(batches), generator) for batch in batches)
-        if self._settings.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.clip)
-        self.optimizer.step()
-        return loss
+        """Take one step on the mean gradient over all crops of `batches`, each grouped by the modalities of its crops.
 
-    def _learn(self, groups: Sequence[Batch], share: float, generator: torch.Generator) -> float:
-        """Add the gradient of one batch, its crops grouped by their modalities; return its mean loss times `share`."""
+        Returns:
+            The mean loss of the crops.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        groups = [group for batch in batches for group in batch]
         count, loss = sum(len(group.target) for group in groups), 0.0
         for group in groups:
             images = {name: image.to(self._device) for name, image in group.images.items()}
-            parts = self.model.losses(
-                images, group.target.to(self._device), generator=generator, class_weights=self._weights
-            )
-            part = parts["total"] * (share * len(group.target) / count)
+            target = group.target.to(self._device)
+            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+                parts = self.model.losses(images, target, generator=generator, class_weights=self._weights)
+            part = parts["total"] * (len(group.target) / count)
             part.backward()
             loss += float(part.detach())
+        if self._settings.clip is not None:
+            torch.nn.utils.clip_grad_norm_(
+                [parameter for parameter in self.model.parameters() if parameter.requires_grad], self._settings.clip
+            )
+        self.optimizer.step()
         return loss
 
     def _validate(self, progress: Progress, entry: dict, reporter: Reporter) -> None:
@@ -174,10 +194,13 @@ class Trainer:
 
 
 def make_optimizer(model: SegmentationModel, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Return the optimiser, without weight decay on parameters of one dimension, the encoder at a rate of its own."""
+    """Return the optimiser, without weight decay on parameters of one dimension, the encoder at a rate of its own.
+
+    Frozen parameters are left out.
+    """
     encoder = {id(parameter) for parameter in model.encoder_parameters()}
     groups: dict[tuple[float, float], list[Tensor]] = {}
-    for parameter in model.parameters():
+    for parameter in filter(lambda item: item.requires_grad, model.parameters()):
         factor = settings.encoder_lr_factor if id(parameter) in encoder else 1.0
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)

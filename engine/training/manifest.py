@@ -12,11 +12,12 @@ from typing import Any
 
 from ..checkpoint.card import Card, ClassInfo, Modality
 from ..checkpoint.faults import RESAMPLINGS, card_fault, scaling_fault
+from ..jobs import SourceSpec
 from .tables import Table, read_toml
 
 CODE = "bad-manifest"
 SPLITS = ("train", "validation", "test")
-METHODS = ("group", "block")
+METHODS = ("group", "block", "polygon")
 # For classes that name no colour: a palette told apart by most eyes (Okabe and Ito 2008), then grey.
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#000000")
 
@@ -25,7 +26,8 @@ PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#c
 class SplitRule:
     """How scenes that name no split are divided into training and validation.
 
-    `block` and `gap` are in pixels of the reference grid; `validation` is the share that validation gets.
+    `block` and `gap` are in pixels of the reference grid; `validation` is the share that validation gets. With the
+    method `polygon`, those with one value of `field` stay together, or each polygon by itself.
     """
 
     method: str = "group"
@@ -33,23 +35,34 @@ class SplitRule:
     gap: int = 16
     validation: float = 0.2
     seed: int = 0
+    field: str | None = None
 
 
 @dataclass(frozen=True)
 class SceneEntry:
     """A scene of the manifest; all paths are absolute.
 
-    `field` names the class of each polygon where `labels` are polygons. `extent` is (xmin, ymin, xmax, ymax) in the CRS
-    of the scene's reference grid.
+    A source is a path, or says how to read it too. `field` names the class of each polygon where `labels` are polygons.
+    `extent` is (xmin, ymin, xmax, ymax) in the CRS of the scene's reference grid.
     """
 
     name: str
-    sources: dict[str, str]
+    sources: dict[str, str | SourceSpec]
     labels: str
     field: str | None = None
     group: str = ""
     split: str | None = None
     extent: tuple[float, float, float, float] | None = None
+
+    def specs(self) -> dict[str, SourceSpec]:
+        """Return how the raster of each modality is read."""
+        return {name: SourceSpec(item) if isinstance(item, str) else item for name, item in self.sources.items()}
+
+    def files(self) -> list[str]:
+        """Return all files of the scene: rasters, masks, labels."""
+        specs = self.specs().values()
+        named = [*(item.path for item in specs), *(item.mask for item in specs), self.labels.partition("|")[0]]
+        return [path for path in named if path]
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,7 @@ class Manifest:
         ignore: label values, or texts of a field of polygons, without a class.
         modalities: one whose `scaling` is empty is scaled by mean and standard deviation of the training scenes.
         split: how scenes that name no split are divided; None: all of them are for training.
+        class_map: from values of the labels, as text, to names of classes; an empty name ignores the value.
     """
 
     path: str
@@ -69,6 +83,7 @@ class Manifest:
     scenes: list[SceneEntry]
     ignore: list[int | str] = field(default_factory=list)
     split: SplitRule | None = SplitRule()
+    class_map: dict[str, str] = field(default_factory=dict)
     name: str = ""
     description: str = ""
     licence: str = ""
@@ -174,14 +189,20 @@ def _scaling(table: Table) -> list[dict[str, Any]]:
 
 def _split(root: Table, scenes: list[SceneEntry]) -> SplitRule | None:
     """Return the rule of the table `split`; without that the default, or None where scenes name validation."""
-    table, default = root.table("split", default={}), SplitRule()
+    table = root.table("split", default={})
     if "split" not in root and any(scene.split == "validation" for scene in scenes):
         return None
+    return split_rule(table)
+
+
+def split_rule(table: Table, default: SplitRule = SplitRule()) -> SplitRule:
+    """Return the rule that the table `split` of a file holds; what it leaves out is as in `default`."""
     rule = SplitRule(
         table.choice("method", METHODS, default=default.method),
         *(table.take(key, int, default=getattr(default, key)) for key in ("block", "gap")),
         float(table.take("validation", float, default=default.validation)),
         table.take("seed", int, default=default.seed),
+        table.take("field", str, default=default.field),
     )
     table.finish()
     if rule.block < 1:

@@ -11,13 +11,12 @@ import numpy as np
 from ..checkpoint.card import Modality
 from ..errors import LacunaError
 from ..events import Reporter
-from ..jobs import SourceSpec
 from ..raster.grid import Grid, extent_text
 from ..raster.scaling import scale
 from ..raster.scene import Layer, Scene
-from .labels import Window, read_labels
-from .manifest import Manifest, SceneEntry
-from .splits import GAP, REGIONS, TRAIN, VALIDATION, split_blocks, split_groups
+from .labels import Window, number_of, read_labels, read_objects
+from .manifest import Manifest, SceneEntry, SplitRule
+from .splits import GAP, REGIONS, TRAIN, VALIDATION, split_blocks, split_groups, split_objects
 from .statistics import BandStatistics
 
 _BLOCK = 1024
@@ -116,7 +115,8 @@ def open_parts(manifest: Manifest, reporter: Reporter) -> list[Part]:
             left -= keep_small(part, left)
         if not parts:
             text = f"No scene of {manifest.path} has a labelled pixel."
-            raise LacunaError("no-labels", text, "Check the labels, their nodata value, and what is ignored.")
+            hint = "Check that the labels lie within the rasters, their nodata value, and what is ignored."
+            raise LacunaError("no-labels", text, hint)
     except BaseException:
         close_parts(parts)
         raise
@@ -144,11 +144,11 @@ def divide(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> Non
     Raises:
         LacunaError: `bad-split`, the rule cannot divide them; `no-labels`, nothing is left for training or validation.
     """
-    assign(parts, manifest)
+    assign(parts, manifest, reporter)
     _check_division(parts, manifest, reporter)
 
 
-def assign(parts: Sequence[Part], manifest: Manifest) -> None:
+def assign(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> None:
     """Set what the pixels of all parts are for, as the manifest says.
 
     A scene that names no split goes with those of its group that do, else the rule decides.
@@ -166,6 +166,10 @@ def assign(parts: Sequence[Part], manifest: Manifest) -> None:
         counts = np.stack([part.counts(TRAIN, classes) for part in free])
         for part, side in zip(free, split_groups([item.entry.group for item in free], counts, rule)):
             part.region[:] = side
+    elif free and rule is not None and rule.method == "polygon":
+        objects = [_objects(part, rule, reporter) for part in free]
+        for part, region in zip(free, split_objects([item.labels for item in free], objects, classes, rule)):
+            part.region[:] = region
     elif free and rule is not None:
         for part, region in zip(free, split_blocks([item.labels for item in free], classes, rule)):
             part.region[:] = region
@@ -206,15 +210,23 @@ def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> Part:
             f"Scene {entry.name} of {manifest.path} lacks {', '.join(missing)}, which the manifest requires.",
             "Give a raster for it, or set required = false.",
         )
-    sources = {name: SourceSpec(path) for name, path in entry.sources.items()}
-    scene = Scene(manifest.modalities, sources, reference=manifest.reference, reporter=reporter)
+    scene = Scene(manifest.modalities, entry.specs(), reference=manifest.reference, reporter=reporter)
     try:
         window = window_of(entry, scene.grid)
-        labels = read_labels(entry, scene.grid, window, manifest.classes, manifest.ignore, reporter)
+        labels = read_labels(
+            entry, scene.grid, window, manifest.classes, manifest.ignore, reporter, _class_map(entry, manifest)
+        )
     except BaseException:
         scene.close()
         raise
     return Part(entry, scene, window, labels, np.full(labels.shape, TRAIN, np.uint8))
+
+
+def _class_map(entry: SceneEntry, manifest: Manifest) -> dict[str, str]:
+    """Return the class map as far as it is for a scene's labels: it may name texts, which a raster cannot hold."""
+    if entry.field is not None:
+        return manifest.class_map
+    return {value: name for value, name in manifest.class_map.items() if number_of(value) is not None}
 
 
 def window_of(entry: SceneEntry, grid: Grid) -> Window:
@@ -274,6 +286,10 @@ def _cut(layer: Layer, row: int, column: int, height: int, width: int) -> Layer:
         values[(slice(None), *inside)] = layer.values[:, top:bottom, left:right]
         valid[inside] = layer.valid[top:bottom, left:right]
     return Layer(values, valid)
+
+
+def _objects(part: Part, rule: SplitRule, reporter: Reporter) -> np.ndarray:
+    return read_objects(part.entry, part.scene.grid, part.window, rule.field, reporter)
 
 
 def _check_division(parts: Sequence[Part], manifest: Manifest, reporter: Reporter) -> None:

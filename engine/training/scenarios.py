@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Scenarios in training: which of a crop's modalities the model is given."""
+"""Strategies: with which of the modalities that a crop has the model is trained, one interface for all of them.
+
+A strategy is a probability for every scenario that the model supports, in the order of the contract. A crop that lacks
+modalities draws among the scenarios that it can show, their probabilities renormalised.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,49 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..checkpoint.card import Modality, Scenario, scenarios
+from ..checkpoint.card import Card, Modality, Scenario, scenarios
+from ..errors import UsageError
 
-# Draws, for the modalities that a crop has, those that it is to be trained with.
-Strategy = Callable[[Scenario, np.random.Generator], Scenario]
+# More scenarios than those of ten modalities are drawn from no table.
+MOST_SCENARIOS = 1023
+
+
+class Strategy:
+    """Draws, for the modalities that a crop has, those that it is to be trained with.
+
+    Args:
+        order: the scenarios, in the order of the contract.
+        probabilities: of each; they may be replaced between epochs.
+        own_draws: whether an architecture that draws scenarios in its objective is left to do so.
+    """
+
+    def __init__(self, order: Sequence[Scenario], probabilities: np.ndarray, own_draws: bool = False) -> None:
+        self.order = list(order)
+        self.probabilities = np.asarray(probabilities, np.float64)
+        self.own_draws = own_draws
+
+    def __call__(self, available: Scenario, rng: np.random.Generator) -> Scenario:
+        """Return the scenario drawn for a crop that has the modalities `available`.
+
+        Where all that is possible has probability 0 the largest possible scenario is taken, and `available` itself
+        where no scenario is possible at all.
+        """
+        shares = restricted(self.order, self.probabilities, available)
+        if shares is None:
+            return available
+        drawn = np.searchsorted(np.cumsum(shares), rng.random() * shares.sum(), side="right")
+        return self.order[min(int(drawn), int(np.flatnonzero(shares)[-1]))]
+
+
+def restricted(order: Sequence[Scenario], probabilities: np.ndarray, available: Scenario) -> np.ndarray | None:
+    """Return the probabilities that `available` modalities leave, renormalised; None where no scenario is possible."""
+    possible = np.array([set(scenario) <= set(available) for scenario in order])
+    if not possible.any():
+        return None
+    shares = np.where(possible, probabilities, 0.0)
+    if shares.sum() == 0:
+        shares[np.flatnonzero(possible)[-1]] = 1.0
+    return shares / shares.sum()
 
 
 def supported(modalities: Sequence[Modality]) -> list[Scenario]:
@@ -21,18 +64,82 @@ def supported(modalities: Sequence[Modality]) -> list[Scenario]:
 
 def full(modalities: Sequence[Modality]) -> Strategy:
     """Return the strategy that leaves every modality in: architectures with draws of their own need no other."""
-    return lambda available, rng: available
+    order = supported(modalities)
+    return Strategy(order, full_probabilities(order), own_draws=True)
 
 
 def uniform(modalities: Sequence[Modality]) -> Strategy:
     """Return the strategy that draws each supported scenario with the same probability."""
-    every = supported(modalities)
-
-    def draw(available: Scenario, rng: np.random.Generator) -> Scenario:
-        possible = [scenario for scenario in every if set(scenario) <= set(available)]
-        return possible[rng.integers(len(possible))] if possible else available
-
-    return draw
+    order = supported(modalities)
+    return Strategy(order, uniform_probabilities(order), own_draws=True)
 
 
+# For training from scratch, where draws in an architecture's objective always stay.
 STRATEGIES: dict[str, Callable[[Sequence[Modality]], Strategy]] = {"full": full, "uniform": uniform}
+
+
+def full_probabilities(order: Sequence[Scenario]) -> np.ndarray:
+    """Return probability 1 for the last scenario, the full one."""
+    return np.eye(len(order))[-1]
+
+
+def uniform_probabilities(order: Sequence[Scenario]) -> np.ndarray:
+    """Return the same probability for every scenario."""
+    return np.full(len(order), 1 / len(order))
+
+
+def anyseg_probabilities(order: Sequence[Scenario]) -> np.ndarray:
+    """Return the probabilities of drawing first a size, then a scenario of it, each with equal chances.
+
+    Zheng et al. 2024, "Learning Robust Anymodal Segmentor with Unimodal and Cross-modal Distillation",
+    https://arxiv.org/abs/2411.17141.
+    """
+    sizes = np.array([len(scenario) for scenario in order])
+    kinds, where, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    return 1 / (len(kinds) * counts[where])
+
+
+def mas_probabilities(order: Sequence[Scenario]) -> np.ndarray:
+    """Return what modality-aware sampling comes to where the architecture has no draw of its own.
+
+    SGMA's objective has two branches, all modalities and one alone; its single modality is drawn by robustness weights
+    that other architectures lack, so here half of the crops are full and half have one of the smallest scenarios (a
+    single modality, unless others are required), each as often.
+    """
+    if len(order) == 1:
+        return np.ones(1)
+    sizes = np.array([len(scenario) for scenario in order])
+    smallest = (sizes == sizes.min()) & (np.arange(len(order)) < len(order) - 1)
+    return 0.5 * smallest / smallest.sum() + 0.5 * full_probabilities(order)
+
+
+def given_probabilities(card: Card, weights: Sequence[float]) -> np.ndarray:
+    """Return probabilities in proportion to `weights`, checked.
+
+    Args:
+        card: of the checkpoint.
+        weights: one for each scenario that the card supports, or for every scenario, in the order of the contract.
+
+    Raises:
+        UsageError: `bad-weights`: too few or many, negative, not finite, all 0, or above 0 for what is not supported.
+    """
+    order, every = card.supported(), scenarios(card.names)
+    found = np.asarray(weights, np.float64)
+    if len(found) not in (len(order), len(every)):
+        raise _bad_weights(f"{len(found)} weights were given", f"Give {len(order)}, one for each of: {_names(order)}.")
+    if not np.isfinite(found).all() or (found < 0).any() or found.sum() <= 0:
+        raise _bad_weights(f"the weights are {found.tolist()}", "Give numbers of at least 0, not all of them 0.")
+    if len(found) != len(order):
+        refused = [scenario for scenario, weight in zip(every, found) if weight > 0 and scenario not in order]
+        if refused:
+            raise _bad_weights(f"the checkpoint does not support {_names(refused)}", "Give these the weight 0.")
+        found = np.array([weight for scenario, weight in zip(every, found) if scenario in order])
+    return found / found.sum()
+
+
+def _names(order: Sequence[Scenario]) -> str:
+    return "; ".join(" + ".join(scenario) for scenario in order)
+
+
+def _bad_weights(found: str, hint: str) -> UsageError:
+    return UsageError("bad-weights", f"The scenarios cannot be weighted: {found}.", hint)

@@ -21,6 +21,10 @@ from .tables import read_toml
 
 # What the methods' papers do not have is left out under their preset.
 _PRESETS = {"default": {}, "paper": {"average": 0.0, "balance": 0.0, "class_weights": "none"}}
+_ABOVE_0 = (
+    *("lr", "eps", "clip", "epochs", "batch", "crop", "crops", "accumulation", "patience", "validate_every", "tile"),
+    *("restart_steps", "decay_epochs", "decay_factor"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class TrainingConfig:
             measured and saved.
         class_weights: weights of classes in the loss: `none`; `sqrt`, 1 / sqrt(frequency); `inverse`, 1 / frequency.
         strategy: which of a crop's modalities are given to the model (`scenarios`).
+        precision: of the arithmetic of training: `fp32`; `bf16`; or `auto`, bf16 on a GPU that has it.
+        patience: epochs without a better one after which the training ends; None: never.
         validate_every: epochs from one validation to the next; the last epoch is always validated.
         tile: side of the tiles of validation, and of those the card suggests; None: that of the images that the network
             is made for (`SegmentationModel.native_size`), else 256.
@@ -69,13 +75,14 @@ class TrainingConfig:
     average: float = 0.99
     class_weights: Literal["none", "sqrt", "inverse"] = "sqrt"
     strategy: Literal["full", "uniform"] = "full"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    patience: int | None = None
     validate_every: int = 1
     tile: int | None = None
     radiometry: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        positive = ("lr", "eps", "clip", "epochs", "batch", "crop", "crops", "validate_every", "tile")
-        for name in (*positive, "restart_steps", "decay_epochs", "decay_factor", "accumulation"):
+        for name in _ABOVE_0:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}, expected a number above 0")
@@ -146,16 +153,21 @@ def read_recipe(job: TrainJob, modalities: Sequence[str]) -> Recipe:
     settings = replace(settings, **asked)
     # A shorter training keeps a warm-up in proportion, rather than one that never ends.
     settings = replace(settings, warmup_epochs=min(settings.warmup_epochs, settings.epochs // 4))
-    if settings.optimizer == "sgd" and settings.nesterov and not settings.momentum:
-        raise bad_config(subject, "asks for nesterov without momentum", "Give a momentum above 0, or nesterov = false.")
+    check_optimizer(settings, subject)
     model = {**kind.preset_config(job.preset), **tables["model"]}
     if job.encoder is not None:
         model["encoder"] = job.encoder
     digest = "" if job.config is None else hashlib.sha256(Path(job.config).read_bytes()).hexdigest()
-    return Recipe(settings, config, model, _changes(config, modalities, str(job.config)), digest)
+    return Recipe(settings, config, model, radiometry_of(config, modalities, str(job.config)), digest)
 
 
-def _changes(config: TrainingConfig, modalities: Sequence[str], path: str) -> dict[str, Radiometry]:
+def check_optimizer(settings: TrainingSettings, subject: str) -> None:
+    """Raise LacunaError `bad-config` for settings that contradict each other; `subject` says where they stand."""
+    if settings.optimizer == "sgd" and settings.nesterov and not settings.momentum:
+        raise bad_config(subject, "asks for nesterov without momentum", "Give a momentum above 0, or nesterov = false.")
+
+
+def radiometry_of(config: TrainingConfig, modalities: Sequence[str], path: str) -> dict[str, Radiometry]:
     """Return the radiometric changes by modality."""
     subject = f"table training.radiometry of {path}"
     found = {}

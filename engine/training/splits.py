@@ -7,7 +7,9 @@ strategies for data with temporal, spatial, hierarchical, or phylogenetic struct
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +20,11 @@ from .manifest import SplitRule
 TRAIN, VALIDATION, GAP, TEST = range(4)
 REGIONS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 _POOL = 64
+# Sides of blocks that are tried, in pixels, and the share of labels that a gap may not go below.
+_SIZES = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8)
+_LEAST_KEPT = 0.5
+_MOST_BLOCKS = 8192
+_WANTED_BLOCKS = 4
 
 
 def choose_validation(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -108,6 +115,114 @@ def split_blocks(labels: Sequence[np.ndarray], classes: int, rule: SplitRule) ->
             "Take smaller blocks (block in the table split), or name the split of each scene.",
         )
     return regions
+
+
+def split_objects(
+    labels: Sequence[np.ndarray], objects: Sequence[np.ndarray], classes: int, rule: SplitRule
+) -> list[np.ndarray]:
+    """Return for each scene what its pixels are for, whole polygons being on one side.
+
+    Training pixels within `rule.gap` pixels of validation are GAP, as are labelled pixels of several polygons.
+
+    Args:
+        labels: class indices (h, w) of each scene, -1 for none.
+        objects: the number of the polygon (h, w) at each pixel, -1 for none.
+        classes: number of classes K.
+        rule: gap, share and seed.
+
+    Raises:
+        LacunaError: `bad-split`, there are fewer than two polygons.
+    """
+    known = [(indices >= 0) & (numbers >= 0) for indices, numbers in zip(labels, objects)]
+    pairs = np.concatenate([np.stack([n[k], i[k]]) for i, n, k in zip(labels, objects, known)], axis=1)
+    numbers, where = np.unique(pairs[0], return_inverse=True)
+    if len(numbers) < 2:
+        raise LacunaError(
+            "bad-split",
+            f"The labels are {len(numbers)} polygon (or group of polygons), which cannot be divided.",
+            "Draw more polygons, or divide by blocks.",
+        )
+    counts = np.zeros((len(numbers), classes), np.int64)
+    np.add.at(counts, (where, pairs[1]), 1)
+    chosen = numbers[choose_validation(counts, rule.validation, rule.seed)]
+    return [_part(k & np.isin(n, chosen), i >= 0, k, rule.gap) for i, n, k in zip(labels, objects, known)]
+
+
+def _part(validation: np.ndarray, labelled: np.ndarray, known: np.ndarray, gap: int) -> np.ndarray:
+    """Return the region of a scene in which the pixels `validation` (h, w) are so, with a gap around them."""
+    region = np.full(validation.shape, TRAIN, np.uint8)
+    region[_grow(validation, gap) | (labelled & ~known)] = GAP
+    region[validation] = VALIDATION
+    return region
+
+
+def _grow(mask: np.ndarray, by: int) -> np.ndarray:
+    """Return where a pixel of `mask` (h, w) lies within `by` rows and columns."""
+    for axis in (0, 1):
+        sums = np.cumsum(np.insert(mask.astype(np.int64), 0, 0, axis), axis)
+        ends = np.arange(mask.shape[axis])
+        low, high = np.maximum(ends - by, 0), np.minimum(ends + by + 1, mask.shape[axis])
+        mask = np.take(sums, high, axis) > np.take(sums, low, axis)
+    return mask
+
+
+def choose_blocks(labels: Sequence[np.ndarray], classes: int, margin: int, default: SplitRule) -> SplitRule:
+    """Return the rule by blocks that suits labels: as large blocks and as wide a gap as leave something to learn from.
+
+    The gap is `margin`; where no size of blocks then leaves labels of the classes on both sides it is halved, again and
+    again. Among sizes that lose no more than half of the labels to the gap that one wins that has most classes on both
+    sides, then the one with four blocks of validation or more, then the one that loses fewest labels, then the largest.
+
+    Args:
+        labels: class indices (h, w) of each scene, -1 for none.
+        classes: number of classes K.
+        margin: pixels that a network looks beyond its own, the gap wanted.
+        default: share and seed.
+
+    Raises:
+        LacunaError: `bad-split`, not even the smallest blocks can be divided.
+    """
+    present = np.unique(np.concatenate([indices[indices >= 0] for indices in labels]))
+    area = sum(indices.size for indices in labels)
+    sizes = [side for side in _SIZES if area <= _MOST_BLOCKS * side**2] or [math.isqrt(area // _MOST_BLOCKS) + 1]
+    gap = margin
+    while True:
+        rules = [replace(default, method="block", block=block, gap=gap) for block in sizes]
+        ratings = [(_rate(labels, classes, rule), rule) for rule in rules]
+        (enough, shared, *_), best = max(ratings, key=lambda item: item[0])
+        if enough and shared == len(present):
+            return best
+        if gap == 0:
+            break
+        gap //= 2
+    if shared == 0:
+        split_blocks(labels, classes, best)
+        raise LacunaError(
+            "bad-split",
+            "The labels lie so close together that no blocks divide them into training and validation.",
+            "Label more places, apart from each other.",
+        )
+    return best
+
+
+def _rate(labels: Sequence[np.ndarray], classes: int, rule: SplitRule) -> tuple[bool, int, int, float]:
+    """Return how good a division by blocks is, the larger the better.
+
+    That is: whether the gap leaves enough labels, how many classes have labels on both sides, how many blocks of
+    validation there are, up to four, and the share of labels that the gap leaves.
+    """
+    try:
+        regions = split_blocks(labels, classes, rule)
+    except LacunaError:
+        return False, 0, 0, 0.0
+    counts = np.zeros((4, classes), np.int64)
+    for region, indices in zip(regions, labels):
+        known = indices >= 0
+        np.add.at(counts, (region[known], indices[known]), 1)
+    both = int(((counts[TRAIN] > 0) & (counts[VALIDATION] > 0)).sum())
+    kept = round(1 - counts[GAP].sum() / counts.sum(), 1)
+    blocks = sum(int((region == VALIDATION).sum()) for region in regions) // rule.block**2
+    return bool(kept >= _LEAST_KEPT), both, min(blocks, _WANTED_BLOCKS), float(kept)
 
 
 def _blocks(labels: np.ndarray, classes: int, side: int) -> tuple[list[tuple[int, int]], np.ndarray]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..checkpoint.header import read_metadata
 from ..errors import LacunaError, disk_error
 from ..events import Reporter
-from ..jobs import TrainJob
+from ..jobs import FinetuneJob, TrainJob
 
 _KEY = "lacuna_training"
 
@@ -55,12 +55,16 @@ _GROUPS = ("model", "average", "optimizer", "best")
 _NUMBERS = ("epoch", "best_epoch", "best_miou", "history", "seconds")
 
 
+# Fields of jobs that do not change the weights.
+_WITHOUT_EFFECT = ("overwrite", "resume", "output", "report", "keep_best", "plan_only")
+
+
 def part_path(output: str) -> str:
     """Return where the unfinished training of `output` lies."""
     return output + ".part"
 
 
-def fingerprint(job: TrainJob, texts: Sequence[str], inputs: Sequence[str]) -> str:
+def fingerprint(job: TrainJob | FinetuneJob, texts: Sequence[str], inputs: Sequence[str]) -> str:
     """Return a hash of all that decides the result.
 
     Args:
@@ -68,7 +72,7 @@ def fingerprint(job: TrainJob, texts: Sequence[str], inputs: Sequence[str]) -> s
         texts: hashes of the manifest and of the configuration.
         inputs: the files read, which count by size and time.
     """
-    request = {key: value for key, value in asdict(job).items() if key not in ("overwrite", "resume", "output")}
+    request = {key: value for key, value in asdict(job).items() if key not in _WITHOUT_EFFECT}
     stats = [_stat(path) for path in inputs]
     text = json.dumps([request, list(texts), stats, torch.__version__, sys.platform])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -16,7 +16,7 @@ import pytest
 
 from lacuna.engine import cli
 from lacuna.engine.errors import CancelledError, LacunaError
-from lacuna.engine.jobs import SourceSpec
+from lacuna.engine.jobs import FinetuneJob, ScenariosJob, SourceSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 # A process in which every job is the one whose source follows; its module stands in for training.
@@ -30,6 +30,7 @@ run._WORK["train"] = (".stand_in", "train")
 sys.exit(cli.main(sys.argv[2:]))
 """
 TRAIN = ["train", "m.toml", "--architecture", "sgma", "--output", "o.safetensors"]
+TUNE = ["finetune", "--checkpoint", "c", "--output", "o", "--modality", "a=a.tif", "--labels", "l.tif"]
 WAITING = """
 import os, time
 def train(job, reporter):
@@ -154,6 +155,30 @@ def test_evaluate_knows_every_option_of_the_contract(job):
     assert made.modalities == {}
 
 
+def test_finetune_knows_every_option_of_the_contract(job):
+    made = job(
+        "finetune", "--checkpoint", "c.safetensors", "--modality", "optical=a.tif", "--bands", "optical=3,2",
+        "--labels", "l.gpkg", "--field", "kind", "--output", "d.safetensors", "--class-map", "1=water, 2=trees,7=",
+        "--merge", "pine=conifer", "--drop", "snow, ice", "--strategy", "weights", "--weights", "1,2,3",
+        "--latent-preset", "paper", "--method", "lora", "--report", "r.html", "--seed", "3", "--epochs", "9",
+        "--device", "cpu", "--config", "f.toml", "--plan", "--keep-best", "--overwrite", "--no-resume",
+    )  # fmt: skip
+    assert made == FinetuneJob(
+        "c.safetensors", "d.safetensors", {"optical": SourceSpec("a.tif", bands=[3, 2])}, "l.gpkg", "kind", None,
+        {"1": "water", "2": "trees", "7": ""}, {"pine": "conifer"}, ["snow", "ice"], "weights", [1.0, 2.0, 3.0],
+        "paper", "lora", "r.html", "f.toml", 3, 9, "cpu", True, True, True, False,
+    )  # fmt: skip
+    made = job("finetune", "--checkpoint", "c", "--manifest", "m.toml", "--output", "d")
+    assert made == FinetuneJob("c", "d", manifest="m.toml")
+
+
+def test_scenarios_knows_every_option_of_the_contract(job):
+    made = job("scenarios", "--checkpoint", "c", "--manifest", "m.toml", "--preset", "paper", "--device", "cpu")
+    assert made == ScenariosJob("c", manifest="m.toml", preset="paper", device="cpu")
+    made = job("scenarios", "--checkpoint", "c", "--modality", "optical=a.tif")
+    assert made == ScenariosJob("c", {"optical": SourceSpec("a.tif")})
+
+
 @pytest.mark.parametrize("form", [["--extent", "-1,-2,.5,3e2"], ["--extent=-1,-2,.5,3e2"]])
 def test_an_extent_may_begin_below_zero(job, form):
     assert job(*segment(*form)).extent == [-1.0, -2.0, 0.5, 300.0]
@@ -200,6 +225,12 @@ WRONG = {
     "a class map without classes": ("evaluate", "--checkpoint", "c", "--manifest", "m", "--class-map", "1,2"),
     "a class mapped twice": ("evaluate", "--checkpoint", "c", "--manifest", "m", "--class-map", "1=a,1=b"),
     "an empty value to ignore": ("evaluate", "--checkpoint", "c", "--manifest", "m", "--ignore", "1,,2"),
+    "a class map that is none": (*TUNE, "--class-map", "1"),
+    "a class mapped twice in fine-tuning": (*TUNE, "--class-map", "1=a,1=b"),
+    "weights no numbers": (*TUNE, "--weights", "1,x"),
+    "unknown strategy": (*TUNE, "--strategy", "best"),
+    "no labels": TUNE[:-2],
+    "scenarios of nothing": ("scenarios", "--checkpoint", "c"),
     "no manifest": ("train", "--architecture", "sgma", "--output", "o"),
 }
 
@@ -274,6 +305,12 @@ def test_without_a_terminal_progress_is_a_line_every_tenth(stand_in, capsys):
     progress = [line for line in lines if "tiles" in line]
     assert [line.split("%")[0] for line in progress] == [str(10 * step) for step in range(11)]
     assert said.err == "Warning: no CRS\n"
+
+
+def test_an_event_of_another_kind_is_passed_over(stand_in, capsys):
+    stand_in(lambda job, reporter: reporter.emit({"event": "metrics", "epoch": 1}) or {})
+    assert cli.main(TRAIN) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_on_a_terminal_progress_is_one_bar(stand_in, capsys, monkeypatch):
@@ -363,8 +400,8 @@ def test_help_and_describe_load_neither_torch_nor_rasterio_nor_numpy(checkpoint,
 def test_help_lists_the_commands_and_version_the_version():
     done = lacuna("--help")
     assert done.returncode == 0
-    for command in ("segment", "train", "evaluate", "describe", "worker"):
-        assert f"\n    {command} " in done.stdout
+    for command in ("segment", "train", "finetune", "evaluate", "scenarios", "describe", "import", "worker"):
+        assert f"\n    {command}" in done.stdout
     assert lacuna("--version").stdout.startswith("lacuna ")
 
 

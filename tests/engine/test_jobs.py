@@ -18,7 +18,9 @@ from lacuna.engine.jobs import (
     KINDS,
     NETWORKS,
     EvaluateJob,
+    FinetuneJob,
     ImportJob,
+    ScenariosJob,
     SegmentJob,
     SourceSpec,
     TrainJob,
@@ -78,10 +80,26 @@ EVALUATE = st.builds(
     seed=st.integers(0),
     tile=st.none() | st.lists(st.integers(64, 4096), min_size=2, max_size=2),
 )
+FINETUNE = st.builds(
+    FinetuneJob,
+    checkpoint=TEXT,
+    output=TEXT,
+    modalities=st.dictionaries(TEXT, SOURCES, min_size=1, max_size=3),
+    labels=TEXT,
+    field=st.none() | TEXT,
+    class_map=st.dictionaries(TEXT, st.text(max_size=8), max_size=3),
+    merge=st.dictionaries(TEXT, TEXT, max_size=2),
+    drop=st.lists(TEXT, max_size=2),
+    strategy=st.sampled_from(["full", "uniform", "anyseg", "mas", "latent"]),
+    method=st.sampled_from(["full", "head", "decoder", "lora"]),
+    seed=st.integers(0, 2**32),
+    plan_only=st.booleans(),
+)
+SCENARIOS = st.builds(ScenariosJob, checkpoint=TEXT, manifest=TEXT, preset=st.sampled_from(["default", "paper"]))
 MINIMAL = {"job": "segment", "checkpoint": "c", "modalities": {"a": {"path": "a.tif"}}, "output": "o.tif"}
 
 
-@given(SEGMENT | TRAIN | EVALUATE | IMPORT)
+@given(SEGMENT | TRAIN | FINETUNE | EVALUATE | SCENARIOS | IMPORT)
 def test_a_job_survives_the_way_through_one_line_of_json(job):
     line = to_json(job)
     assert "\n" not in line
@@ -174,6 +192,8 @@ def test_a_faulty_import_is_refused(change, code):
     with pytest.raises(UsageError) as caught:
         from_json(json.dumps(values))
     assert caught.value.code == code
+
+
 EVALUATION = {"job": "evaluate", "checkpoint": "c", "modalities": {"a": {"path": "a.tif"}}, "labels": "l.tif"}
 ON_A_MANIFEST = {"modalities": {}, "labels": None, "manifest": "m.toml"}
 
@@ -229,8 +249,42 @@ def test_whatever_the_fields_hold_the_answer_is_a_job_or_a_usage_error(values):
 
 
 def test_every_kind_is_known_by_its_name():
-    assert {"segment": SegmentJob, "train": TrainJob, "import": ImportJob} == KINDS
-    assert {"segment": SegmentJob, "train": TrainJob, "evaluate": EvaluateJob} == KINDS
+    kinds = {
+        "segment": SegmentJob, "train": TrainJob, "finetune": FinetuneJob, "evaluate": EvaluateJob,
+        "scenarios": ScenariosJob, "import": ImportJob,
+    }  # fmt: skip
+    assert kinds == KINDS
+
+
+TUNING = {"job": "finetune", "checkpoint": "c", "modalities": {"a": {"path": "a"}}, "labels": "l", "output": "o"}
+TUNING_FAULTS = {
+    "neither rasters nor manifest": ({"modalities": {}}, "No modality"),
+    "rasters and a manifest": ({"manifest": "m"}, "both"),
+    "no labels": ({"labels": None}, "No labels"),
+    "labels beside a manifest": ({"manifest": "m", "modalities": {}}, "manifest names its labels"),
+    "no output": ({"output": ""}, "No output"),
+    "an unknown strategy": ({"strategy": "random"}, "anyseg"),
+    "an unknown method": ({"method": "all"}, "decoder"),
+    "an unknown preset": ({"latent_preset": "best"}, "paper"),
+    "weights without their strategy": ({"weights": [1.0]}, "only with it"),
+    "the strategy without weights": ({"strategy": "weights"}, "only with it"),
+    "no epochs": ({"epochs": 0}, "epochs"),
+    "a report in the place of the checkpoint": ({"report": "o"}, "one name"),
+    "a seed below 0": ({"seed": -1}, "seed"),
+}
+
+
+@pytest.mark.parametrize("fault", TUNING_FAULTS)
+def test_a_faulty_fine_tuning_is_refused(fault):
+    change, word = TUNING_FAULTS[fault]
+    with pytest.raises(UsageError, match=word):
+        from_json(json.dumps({**TUNING, **change}))
+
+
+def test_a_plan_needs_no_output_and_leaves_no_parts():
+    job = from_json(json.dumps({**TUNING, "output": "", "plan_only": True}))
+    assert job.part_paths() == []
+    assert "o.part" in from_json(json.dumps(TUNING)).part_paths()
 
 
 def test_outputs_and_parts_are_those_asked_for():

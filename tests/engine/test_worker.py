@@ -182,3 +182,37 @@ def test_a_second_request_ends_a_job_that_does_not_look(start):
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 130
+
+
+KEEPING = """
+import time
+from lacuna.engine.errors import CancelledError
+def train(job, reporter):
+    reporter.info("started")
+    while not reporter.cancelled.is_set():
+        time.sleep(0.02)
+    if reporter.keep_best.is_set():
+        reporter.cancelled.clear()
+        reporter.info("keeping")
+        deadline = time.monotonic() + float(job.output)
+        while time.monotonic() < deadline:
+            reporter.check()
+            time.sleep(0.02)
+        return {"checkpoint": "best"}
+    raise CancelledError
+"""
+
+
+@pytest.mark.parametrize(("seconds", "again", "status"), [("0.1", False, 0), ("60", True, 130)])
+def test_a_training_may_be_asked_to_keep_the_best_and_then_still_be_cancelled(start, seconds, again, status):
+    process = start(KEEPING)
+    process.stdin.write(line(seconds))
+    process.stdin.flush()
+    process.stdout.readline()
+    process.stdin.write('{"cancel": true, "keep_best": true}\n')
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["text"] == "keeping"
+    if again:
+        process.stdin.write('{"cancel": true}\n')
+        process.stdin.flush()
+    assert process.wait(timeout=20) == status

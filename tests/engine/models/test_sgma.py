@@ -232,3 +232,14 @@ def test_logits_are_as_stored(image, fill_model):
             logits = model({name: images[name] for name in names})
         wanted = torch.from_numpy(stored["_".join(names)])
         torch.testing.assert_close(logits[..., ::4, ::4], wanted, rtol=1e-4, atol=2e-5)
+
+
+def test_without_draws_of_its_own_it_trains_just_what_it_is_given():
+    model = make(sgf_dropout=1.0).train()
+    model.own_draws = False
+    images, target = draw(), torch.zeros(2, 32, 48, dtype=torch.int64)
+    assert model._training_subset(list(MODALITIES), None) == list(MODALITIES)
+    parts = model.losses(images, target)
+    assert set(parts) == {"sgf", "total"}
+    wanted = F.cross_entropy(model(images), target)
+    torch.testing.assert_close(parts["total"], wanted)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Windows spread evenly over scenes, in which all modalities are there: on them a latent is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoint.card import Modality, Scenario
+from ..events import Reporter
+from ..raster.scaling import scale
+from ..raster.scene import Layer, Scene
+
+# Less of a window than this without data of a modality, filled with the mean as in use.
+_LEAST_COVER = 0.5
+# Windows looked at for each that is wanted, since some lack a modality.
+_TRIES = 4
+
+
+def collect_batches(
+    scenes: Sequence[Scene],
+    modalities: Sequence[Modality],
+    names: Scenario,
+    side: int,
+    count: int,
+    batch: int,
+    reporter: Reporter,
+) -> list[dict[str, Tensor]]:
+    """Return up to `count` windows in batches of up to `batch`, each image float32 (B, C, side, side), scaled.
+
+    A window counts where each of the modalities `names` covers half of it at least; what they lack there is 0. The
+    scenes take turns, and the windows of a scene are spread evenly over it.
+
+    Args:
+        scenes: those without one of `names` are passed over.
+        modalities: with their scaling.
+        names: the modalities that are wanted.
+        side: of a window, in pixels; it sticks out of a scene that is smaller.
+        count: windows wanted.
+        batch: windows in a batch.
+        reporter: asked between windows whether to go on.
+    """
+    holders = [scene for scene in scenes if set(names) <= set(scene.names)]
+    found: list[dict[str, np.ndarray]] = []
+    turns = [_windows(scene, side, -(-_TRIES * count // max(len(holders), 1))) for scene in holders]
+    chains = {item.name: item.scaling for item in modalities}
+    while turns and len(found) < count:
+        for scene, windows in list(zip(holders, turns)):
+            place = next(windows, None)
+            if place is None:
+                turns.remove(windows)
+                holders.remove(scene)
+                continue
+            reporter.check()
+            layers = scene.read(*place, side, side)
+            if all(layers[name].valid.mean() >= _LEAST_COVER for name in names) and len(found) < count:
+                found.append({name: _scaled(layers[name], chains[name]) for name in names})
+    groups = [found[first : first + batch] for first in range(0, len(found), batch)]
+    return [{name: torch.from_numpy(np.stack([item[name] for item in group])) for name in names} for group in groups]
+
+
+def _scaled(layer: Layer, chain: list) -> np.ndarray:
+    return np.where(layer.valid, scale(layer.values, chain), np.float32(0))
+
+
+def _windows(scene: Scene, side: int, count: int) -> Iterator[tuple[int, int]]:
+    """Yield rows and columns of up to `count` windows over a scene, evenly spread; always the same ones."""
+    rows, columns = (_starts(size, side, count) for size in (scene.grid.height, scene.grid.width))
+    places = [(row, column) for row in rows for column in columns]
+    if len(places) > count:
+        places = [places[index] for index in np.linspace(0, len(places) - 1, count).round().astype(int)]
+    # Any first few of them are spread over the scene too.
+    yield from (places[index] for index in np.random.default_rng(0).permutation(len(places)))
+
+
+def _starts(size: int, side: int, count: int) -> list[int]:
+    """Return where windows begin along an axis: next to each other where there is room, centred in a small scene."""
+    if size <= side:
+        return [(size - side) // 2]
+    number = min(-(-size // side), count)
+    return np.linspace(0, size - side, max(number, 2)).round().astype(int).tolist()
