@@ -219,3 +219,20 @@ def test_wrong_images_are_refused(case, images, found):
     with pytest.raises(LacunaError) as caught:
         make(case)(images)
     assert caught.value.code == "bad-input" and found in caught.value.text and caught.value.hint
+
+
+def test_it_draws_scenarios_unless_a_strategy_has_done_so(case):
+    model = make(case, **({"sgf_dropout": 1.0} if case.startswith("sgma") else {})).train()
+    images, target = draw(list(MODALITIES)), torch.zeros(2, 64, 64, dtype=torch.int64)
+    for own in (True, False):
+        generator = torch.Generator().manual_seed(3)
+        before, model.own_draws = generator.get_state(), own
+        model.losses(images, target, generator=generator)
+        assert torch.equal(generator.get_state(), before) == (not own)
+    assert model.draws_scenarios
+
+
+@pytest.mark.parametrize("name", sorted(set(WHOLE) - {"sgma"}))
+def test_a_network_told_to_draw_no_scenarios_says_so(name):
+    case = next(key for key, (kind, _) in CASES.items() if kind == name)
+    assert not make(case, **WHOLE[name]).draws_scenarios

@@ -142,6 +142,8 @@ def test_text_goes_to_names_numbers_to_values_and_a_map_overrides(write):
     assert labelled(write, three, ["OAK", "pond", "water"], class_map=mapping).tolist() == [1, 0, 2]
     assert labelled(write, three, [1, 2, 3], class_map={"1": "built", "2": "1", 3: 5}).tolist() == [2, 0, 1]
     assert labelled(write, three, [0, 1, 5], ignore=[0]).tolist() == [-1, 0, 1]
+    none = {"oak": "", "trees": " "}
+    assert labelled(write, three, ["oak", "water", "trees"], class_map=none).tolist() == [-1, 0, -1]
 
 
 def test_empty_values_have_no_class_and_are_told(write, heard):

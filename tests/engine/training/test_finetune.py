@@ -565,3 +565,28 @@ def test_from_the_command_line(world, checkpoint, tmp_path, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[-1]["event"] == "result" and lines[-1]["before"]
     assert "metrics" in {line["event"] for line in lines}
+
+
+NETWORKS = {
+    "dis2": {"width": 4},
+    "cmx": {"encoder_options": {"width": 8, "depth": 1}, "head_width": 16},
+    "cbc_slp": {
+        "encoder_options": {"width": 8, "depth": 1},
+        "level_widths": [4, 8, 8, 8, 8],
+        "token_width": 16,
+        "heads": 2,
+        "latent_width": 12,
+    },
+}
+
+
+@pytest.mark.parametrize("method", ["head", "decoder", "lora"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_other_networks_are_tuned_too_with_a_class_more(make_checkpoint, make, heard, name, method):
+    base = make_checkpoint("other.safetensors", name, BANDS, [1, 2, 5, 7], NETWORKS[name], tile=[96, 96])
+    job = make(method=method, class_map={"1": "new"}, drop=["class 7"], epochs=1, strategy="uniform")
+    job.checkpoint = base
+    result = run(job, heard[0])
+    assert [item["name"] for item in result["classes"]] == ["class 1", "class 2", "class 5", "new"]
+    assert result["plan"]["strategy"]["own_draws"] is False
+    assert load(result["checkpoint"])
