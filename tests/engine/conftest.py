@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from hypothesis import settings
 from torch import nn
 
 from lacuna.engine.checkpoint.card import Card
@@ -22,6 +23,10 @@ from lacuna.engine.inference.pipeline import segment
 from lacuna.engine.jobs import SegmentJob, SourceSpec
 from lacuna.engine.models import registry
 from lacuna.engine.models.base import SegmentationModel, TrainingSettings
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("lacuna", deadline=None)
+settings.load_profile("lacuna")
 
 TRANSFORM = Affine(10, 0, 500000, 0, -10, 5500000)
 DATA = Path(__file__).parents[1] / "data"
