@@ -15,6 +15,7 @@ from lacuna.engine.checkpoint.card import scenarios
 from lacuna.engine.errors import LacunaError
 from lacuna.engine.models import registry
 from lacuna.engine.models.layers import module_key
+from lacuna.engine.models.names import MODULES
 
 TINY = {"width": 8, "depth": 1}
 CBC = {"level_widths": [4, 8, 8, 8, 8], "token_width": 16, "heads": 2, "latent_width": 12}
@@ -236,3 +237,12 @@ def test_it_draws_scenarios_unless_a_strategy_has_done_so(case):
 def test_a_network_told_to_draw_no_scenarios_says_so(name):
     case = next(key for key, (kind, _) in CASES.items() if kind == name)
     assert not make(case, **WHOLE[name]).draws_scenarios
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_forward_can_be_exported(name):
+    model = make(next(case for case, (kind, _) in CASES.items() if kind == name)).eval()
+    images = draw(["optical", "dsm"], (64, 64), 1)
+    program = torch.export.export(model, (images,), strict=False)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(images), model(images))

@@ -371,13 +371,6 @@ def test_half_precision_stays_close():
     assert (full - half.float()).abs().mean() < 0.02 * full.abs().mean()
 
 
-def test_a_forward_can_be_exported():
-    model, images = make().eval(), draw(size=(32, 32), batch=1)
-    program = torch.export.export(model, (images,), strict=False)
-    with torch.no_grad():
-        torch.testing.assert_close(program.module()(images), model(images))
-
-
 @pytest.mark.parametrize(
     ("config", "said"),
     [
