@@ -16,7 +16,7 @@ from typing import Any
 from .checkpoint.card import read_card
 from .errors import CancelledError, LacunaError, disk_error
 from .events import Reporter
-from .jobs import Job, SegmentJob
+from .jobs import Job, SegmentJob, TrainJob
 from .version import __version__
 
 # By kind of job: the module and its function, called with the job and the reporter.
@@ -106,10 +106,12 @@ def _incomplete(problem: ImportError) -> LacunaError:
 def _out_of_memory(problem: Exception, job: Job) -> LacunaError:
     """Return the error for memory that ran out, with the settings that need less of it."""
     asked = ", ".join(f"{name} {getattr(job, name)}" for name in ("tile", "batch_size", "device") if hasattr(job, name))
-    hint = "Take a smaller batch or tile, close other programs, or choose the device cpu."
-    if not isinstance(job, SegmentJob):
+    hint = "Close other programs, or use a computer with more memory."
+    if isinstance(job, SegmentJob):
+        hint = "Take a smaller batch or tile, close other programs, or choose the device cpu."
+    elif isinstance(job, TrainJob):
         hint = "Take a smaller encoder, batch or crop (--encoder, --config), or close other programs."
-    return LacunaError("out-of-memory", f"Memory ran out ({asked}): {_first_line(problem)}.", hint)
+    return LacunaError("out-of-memory", f"Memory ran out ({asked or job.kind}): {_first_line(problem)}.", hint)
 
 
 def _internal(problem: Exception) -> LacunaError:
