@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
-from affine import Affine
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -139,7 +138,7 @@ class RasterWriter:
                 width=self._grid.width,
                 nodata=self.layout.nodata,
                 crs=self._grid.crs,
-                transform=self._grid.transform * Affine.translation(0, first),
+                transform=self._grid.window(first, 0, last - first, self._grid.width).transform,
                 tiled=True,
                 blockxsize=_BLOCK,
                 blockysize=_BLOCK,
