@@ -114,12 +114,14 @@ def _incomplete(problem: ImportError) -> LacunaError:
 def _out_of_memory(problem: Exception, job: Job) -> LacunaError:
     """Return the error for memory that ran out, with the settings that need less of it."""
     asked = ", ".join(f"{name} {getattr(job, name)}" for name in ("tile", "batch_size", "device") if hasattr(job, name))
-    hint = "Take a smaller batch or tile, close other programs, or choose the device cpu."
-    if isinstance(job, TrainJob):
+    hint = "Close other programs, or use a computer with more memory."
+    if isinstance(job, (SegmentJob, EvaluateJob, ScenariosJob)):
+        hint = "Take a smaller batch or tile, close other programs, or choose the device cpu."
+    elif isinstance(job, TrainJob):
         hint = "Take a smaller encoder, batch or crop (--encoder, --config), or close other programs."
-    if isinstance(job, FinetuneJob):
+    elif isinstance(job, FinetuneJob):
         hint = "Take a smaller batch or crop (--config), train only the head (--method head), or close other programs."
-    return LacunaError("out-of-memory", f"Memory ran out ({asked}): {_first_line(problem)}.", hint)
+    return LacunaError("out-of-memory", f"Memory ran out ({asked or job.kind}): {_first_line(problem)}.", hint)
 
 
 def _internal(problem: Exception) -> LacunaError:

@@ -21,6 +21,7 @@ from lacuna.engine.training.manifest import read_manifest
 from lacuna.engine.training.parts import close_parts, divide, measure, open_parts
 from lacuna.engine.training.scenarios import full
 from lacuna.engine.training.splits import TRAIN
+from lacuna.engine.training.train import class_weights
 
 DATA = Path(__file__).parents[2] / "data" / "landcover_s2_s1_dem"
 SIDE = 32
@@ -88,7 +89,8 @@ def plot(tmp_path, write_raster):
 
 
 def learn(model, batch, rate, steps):
-    """Train on one batch, with a short warm-up and the rate falling to nought."""
+    """Train on one batch, its classes weighed as in training, with a short warm-up and the rate falling to nought."""
+    weights = class_weights(np.bincount(batch.target[batch.target >= 0], minlength=model.classes), "sqrt")
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(0)
     model.train()
@@ -96,7 +98,8 @@ def learn(model, batch, rate, steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 10) * (1 - step / steps) ** 0.9
         optimizer.zero_grad()
-        model.losses(batch.images, batch.target, generator=generator)["total"].backward()
+        losses = model.losses(batch.images, batch.target, generator=generator, class_weights=weights)
+        losses["total"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     model.eval()
