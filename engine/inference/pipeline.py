@@ -25,6 +25,7 @@ from ..raster.writer import RasterWriter, replace, stage_json
 from .blend import Blender
 from .checks import check_outputs, choose_tile, input_files
 from .device import choose_device, choose_precision, describe_device, peak_memory
+from .heap import hold_heap
 from .parts import Parts, fingerprint
 from .predictor import Predictor
 from .reader import Tile, TileReader
@@ -49,6 +50,7 @@ def segment(job: SegmentJob, reporter: Reporter) -> dict[str, Any]:
         CancelledError: when asked to stop; nothing is left behind.
     """
     started = time.time()
+    hold_heap()
     card = read_card(job.checkpoint)
     card.check_request(job.modalities, job.reference)
     check_outputs(job)

@@ -19,8 +19,8 @@ from ..raster.layout import Layout
 from ..raster.tiles import Plan
 from ..raster.writer import RasterWriter, write_json
 
-# Cells that may wait to be written; a few tiles' worth.
-_QUEUE = 32
+# Cells that may wait to be written, two tiles' worth: each keeps the probabilities of its tile in memory.
+_QUEUE = 8
 
 
 def encode(layout: Layout, values: np.ndarray, probabilities: np.ndarray, evidence: np.ndarray) -> np.ndarray:
