@@ -30,12 +30,13 @@ def fingerprint(job: SegmentJob, checkpoint_sha256: str, inputs: list[str]) -> s
     request = asdict(job)
     for name in ("overwrite", "resume", "record"):
         del request[name]
-    stats = [_stat(path) for path in inputs]
+    stats = [file_stamp(path) for path in inputs]
     text = json.dumps([request, stats, checkpoint_sha256, torch.__version__, sys.platform])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _stat(path: str) -> list[Any]:
+def file_stamp(path: str) -> list[Any]:
+    """Return what tells that a file is still the same: its path, size and time."""
     try:
         found = os.stat(path)
     except OSError:  # a GDAL name that is no file of its own

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..checkpoint.header import read_metadata
 from ..errors import LacunaError, disk_error
 from ..events import Reporter
+from ..inference.parts import file_stamp
 from ..jobs import FinetuneJob, TrainJob
 
 _KEY = "lacuna_training"
@@ -73,7 +74,7 @@ def fingerprint(job: TrainJob | FinetuneJob, texts: Sequence[str], inputs: Seque
         inputs: the files read, which count by size and time.
     """
     request = {key: value for key, value in asdict(job).items() if key not in _WITHOUT_EFFECT}
-    stats = [_stat(path) for path in inputs]
+    stats = [file_stamp(path) for path in inputs]
     text = json.dumps([request, list(texts), stats, torch.__version__, sys.platform])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -128,11 +129,3 @@ def remove_progress(path: str) -> None:
     for item in (path, path + ".new"):
         with contextlib.suppress(FileNotFoundError):
             os.remove(item)
-
-
-def _stat(path: str) -> list[Any]:
-    try:
-        found = os.stat(path)
-    except OSError:  # a GDAL name that is no file of its own
-        return [path]
-    return [path, found.st_size, found.st_mtime_ns]
