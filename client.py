@@ -47,13 +47,17 @@ class EngineClient:
         self.process: Optional[subprocess.Popen[bytes]] = None
         self._said: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
 
-    def run(self, job: Job, listen: Listener, cancelled: Callable[[], bool]) -> Event:
+    def run(
+        self, job: Job, listen: Listener, cancelled: Callable[[], bool], enough: Optional[Callable[[], bool]] = None
+    ) -> Event:
         """Run `job` to its end in the calling thread and return its `result` event.
 
         Args:
             job: what to do.
-            listen: receives every `progress` and `message` event, in the calling thread.
+            listen: receives every event but the last, in the calling thread.
             cancelled: asked about twenty times a second whether to stop.
+            enough: asked as often whether a training shall end early with its best checkpoint so far. That takes as
+                long as one batch and the writing need; `cancelled` still stops it at once.
 
         Raises:
             CancelledError: `cancelled` said so; the process has ended and unfinished outputs are removed.
@@ -70,7 +74,7 @@ class EngineClient:
             reader.start()
         try:
             self._send(to_json(job))
-            ending = self._follow(lines, listen, cancelled)
+            ending = self._follow(lines, listen, cancelled, enough or (lambda: False))
             self.process.wait()
             readers[1].join(timeout=1)
         except _CancelRequested:
@@ -104,13 +108,18 @@ class EngineClient:
             self.process.stdin.write(line.encode() + b"\n")
             self.process.stdin.flush()
 
-    def _follow(self, lines: queue.Queue, listen: Listener, cancelled: Callable[[], bool]) -> Optional[Event]:
+    def _follow(
+        self, lines: queue.Queue, listen: Listener, cancelled: Callable[[], bool], enough: Callable[[], bool]
+    ) -> Optional[Event]:
         """Pass events on until the engine closes its output; return the `result` or `error` event, if there was one."""
-        ending = None
+        ending, concluding = None, False
         while True:
             if cancelled():
                 self._end(grace=TERMINATE_AFTER)
                 raise _CancelRequested
+            if not concluding and enough():
+                concluding = True
+                self._send(json.dumps({"cancel": True, "keep_best": True}))
             try:
                 line = lines.get(timeout=_POLL)
             except queue.Empty:

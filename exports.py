@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 from qgis.core import (
@@ -77,21 +77,34 @@ class Exports:
         self._writers.append(write)
         return path
 
-    def polygons(self, source: Any, crs: QgsCoordinateReferenceSystem, request: Any = None) -> str:
+    def polygons(
+        self, source: Any, crs: QgsCoordinateReferenceSystem, request: Any = None, fields: Sequence[str] = ()
+    ) -> str:
         """Put polygons down for writing and return the path they will have.
 
         Args:
             source: a feature source that may be read in another thread (`QgsVectorLayerFeatureSource`).
             crs: of its geometries.
             request: a `QgsFeatureRequest` that picks some of its features; None for all.
+            fields: names of the fields that are written with them.
         """
         path = self._path("gpkg")
         context = QgsProject.instance().transformContext()
+        kept = QgsFields()
+        for name in fields:
+            kept.append(source.fields().field(name))
 
         def write(cancelled: Cancelled) -> None:
-            _write_polygons(path, source.getFeatures(request) if request else source.getFeatures(), crs, context)
+            features = source.getFeatures(request) if request else source.getFeatures()
+            _write_polygons(path, features, crs, context, kept)
 
         self._writers.append(write)
+        return path
+
+    def text(self, extension: str, words: str) -> str:
+        """Put a text file down for writing and return the path it will have."""
+        path = self._path(extension)
+        self._writers.append(lambda cancelled: _write_text(path, words))
         return path
 
     def write(self, cancelled: Cancelled) -> None:
@@ -172,18 +185,23 @@ def _write_raster(
 
 
 def _write_polygons(
-    path: str, features: Any, crs: QgsCoordinateReferenceSystem, context: QgsCoordinateTransformContext
+    path: str,
+    features: Any,
+    crs: QgsCoordinateReferenceSystem,
+    context: QgsCoordinateTransformContext,
+    fields: QgsFields,
 ) -> None:
-    """Write the geometries of `features` as plain 2-D multipolygons to a GeoPackage."""
+    """Write the geometries of `features`, and those of their `fields`, as plain 2-D multipolygons to a GeoPackage."""
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "GPKG"
     options.layerName = "area"
     kind = QgsWkbTypes.Type.MultiPolygon
-    writer = QgsVectorFileWriter.create(path, QgsFields(), kind, crs, context, options)
+    writer = QgsVectorFileWriter.create(path, fields, kind, crs, context, options)
     count = 0
     for feature in features:
         for geometry in feature.geometry().coerceToType(kind):
-            plain = QgsFeature()
+            plain = QgsFeature(fields)
+            plain.setAttributes([feature[field.name()] for field in fields])
             plain.setGeometry(geometry)
             count += writer.addFeature(plain)
     fault = writer.errorMessage()
@@ -191,6 +209,19 @@ def _write_polygons(
     if fault or not count:
         raise LacunaError(
             "no-polygons",
-            tr("The polygon layer of the area has no polygon that can be used.") + (f" {fault}" if fault else ""),
+            tr("The layer has no polygon that can be used.") + (f" {fault}" if fault else ""),
             tr("Choose a layer with polygons; if only selected ones are to be used, select some."),
         )
+
+
+def _write_text(path: str, words: str) -> None:
+    """Write `words` to a text file."""
+    try:
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(words)
+    except OSError as problem:
+        raise LacunaError(
+            "export-failed",
+            tr("{} could not be written: {}.").format(path, problem.strerror or problem),
+            tr("Make room in the folder of temporary files."),
+        ) from None

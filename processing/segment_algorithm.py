@@ -43,8 +43,8 @@ from ..engine.checkpoint.card import Card, read_card
 from ..engine.errors import CancelledError, LacunaError, UsageError
 from ..engine.jobs import PRECISIONS, SegmentJob
 from ..exports import Exports
+from ..running import DEFAULT_CHECKPOINT, progress_words, run_job
 from ..runtime import PLUGIN_FOLDER
-from ..segmentation import DEFAULT_CHECKPOINT, progress_words, run_segment
 
 MODALITIES = 6
 
@@ -238,7 +238,7 @@ class SegmentAlgorithm(QgsProcessingAlgorithm):
         try:
             if self._problem is not None:
                 raise self._problem
-            run_segment(self._job, self._exports, listen, feedback.isCanceled)
+            run_job(self._job, self._exports, listen, feedback.isCanceled)
         except CancelledError:
             feedback.pushInfo(tr("Cancelled: nothing was written."))
             return {}

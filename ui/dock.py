@@ -14,8 +14,8 @@ from qgis.PyQt.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 from .. import runtime
 from ..compat import tr
 from ..engine.errors import LacunaError
+from ..running import find_interpreter
 from ..runtime import Report
-from ..segmentation import find_interpreter
 from ..stub import LOG_TAG
 from .forms import load_form
 from .options_page import PAGE

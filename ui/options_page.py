@@ -16,8 +16,8 @@ from .. import environment, runtime
 from ..compat import tr
 from ..engine.errors import LacunaError
 from ..engine.version import __version__
+from ..running import find_interpreter
 from ..runtime import Interpreter, Report
-from ..segmentation import find_interpreter
 from ..settings import Settings
 from ..stub import versions
 from .forms import WARNING_COLOR, load_form, say

@@ -10,7 +10,7 @@ from qgis.core import QgsProject, QgsRasterLayer
 
 from ..compat import tr
 from ..engine.jobs import SegmentJob
-from ..segmentation import duration
+from ..running import duration
 
 
 def show_outputs(job: SegmentJob) -> list[QgsRasterLayer]:

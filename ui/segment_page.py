@@ -29,7 +29,7 @@ from ..engine.checkpoint.card import Card, read_card
 from ..engine.errors import LacunaError
 from ..engine.jobs import PRECISIONS, SegmentJob
 from ..exports import Exports
-from ..segmentation import BUNDLED_CHECKPOINTS, duration, progress_words
+from ..running import BUNDLED_CHECKPOINTS, duration, progress_words
 from ..settings import Settings
 from ..stub import LOG_TAG
 from .card_text import card_html, classes_html
@@ -38,7 +38,7 @@ from .modality_row import ModalityRow
 from .outline import Grid, cover, reference_grid, tile_count, transformed
 from .results import same_file, show_outputs, summary_words
 from .score_bars import ScoreBars, score_words
-from .task import SegmentTask
+from .task import JobTask
 
 EXTRAS = ("confidence", "evidence", "probabilities")
 
@@ -69,7 +69,7 @@ class SegmentPage(QWidget):
         self.canvas = canvas
         self.card: Optional[Card] = None
         self.rows: list[ModalityRow] = []
-        self.task: Optional[SegmentTask] = None
+        self.task: Optional[JobTask] = None
         self._grid: Optional[Grid] = None
         self._warnings = 0
         self.scoreBars = ScoreBars(self.scoresGroup)
@@ -333,7 +333,7 @@ class SegmentPage(QWidget):
         Settings().device = job.device
         Settings().add_recent_checkpoint(job.checkpoint)
         self._warnings = 0
-        self.task = SegmentTask(job, exports)
+        self.task = JobTask(tr("Segment a scene (Lacuna)"), job, exports)
         self.task.said.connect(self._show_event)
         self.task.done.connect(self._finish)
         self.task.failed.connect(self._fail)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Background tasks of the dock: segmenting, and asking the engine's Python what it has."""
+"""Background tasks of the dock: jobs of the engine, and asking its Python what it has."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, Optional
 
@@ -11,9 +12,9 @@ from qgis.PyQt.QtCore import pyqtSignal
 
 from ..compat import tr
 from ..engine.errors import CancelledError, LacunaError
-from ..engine.jobs import SegmentJob
+from ..engine.jobs import Job
 from ..exports import Exports
-from ..segmentation import run_segment
+from ..running import run_job
 
 
 class WorkTask(QgsTask):
@@ -66,17 +67,23 @@ class WorkTask(QgsTask):
         self.said.emit(event)
 
 
-class SegmentTask(WorkTask):
-    """Segments a scene.
+class JobTask(WorkTask):
+    """Runs a job in an engine process.
 
     Args:
+        description: what the task manager shows.
         job: what to do.
         exports: what must be written to files first.
     """
 
-    def __init__(self, job: SegmentJob, exports: Exports) -> None:
+    def __init__(self, description: str, job: Job, exports: Exports) -> None:
         super().__init__(
-            tr("Segment a scene (Lacuna)"),
-            lambda listen, cancelled: run_segment(job, exports, listen, cancelled),
+            description,
+            lambda listen, cancelled: run_job(job, exports, listen, cancelled, self._enough.is_set),
         )
         self.job = job
+        self._enough = threading.Event()
+
+    def conclude(self) -> None:
+        """Let a training end now with the best checkpoint so far; `done` follows, with the result."""
+        self._enough.set()

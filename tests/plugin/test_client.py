@@ -24,11 +24,11 @@ def after(seconds: float):
     return lambda: time.monotonic() > end
 
 
-def run(engine, job, body, cancelled=never):
+def run(engine, job, body, cancelled=never, enough=None):
     events = []
     client = EngineClient(PYTHON, engine(body))
     try:
-        return client.run(job, events.append, cancelled), events
+        return client.run(job, events.append, cancelled, enough), events
     finally:
         assert client.process.poll() is not None
 
@@ -145,3 +145,21 @@ def test_a_cancelled_run_names_of_outputs_with_brackets(engine, job, tmp_path):
 def test_status_of_windows_memory_and_crash(monkeypatch):
     monkeypatch.setattr("lacuna.client.os.name", "nt")
     assert "0xC0000005" in explain_status(0xC0000005)[0]
+
+
+def test_enough_is_told_once_and_the_result_still_comes(engine, job):
+    body = (
+        "order = json.loads(sys.stdin.readline())\n"
+        "time.sleep(2)\n"  # longer than a cancelled engine is given
+        "say(event='result', order=order)\n"
+    )
+    started = time.monotonic()
+    result, _ = run(engine, job, body, enough=lambda: time.monotonic() - started > 0.3)
+    assert result["order"] == {"cancel": True, "keep_best": True}
+
+
+def test_a_job_that_was_told_enough_can_still_be_cancelled(engine, job):
+    started = time.monotonic()
+    with pytest.raises(CancelledError):
+        run(engine, job, "sys.stdin.readline()\ntime.sleep(60)\n", after(0.5), enough=lambda: True)
+    assert time.monotonic() - started < 3.5

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs a segment job for QGIS, from the task of the panel and from the algorithm alike, in their thread."""
+"""Runs a job of the engine for QGIS, from the task of a page and from an algorithm alike, in their thread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 from qgis.core import QgsApplication
 
 from . import runtime
 from .client import EngineClient, Event, Listener
-from .engine.jobs import SegmentJob
+from .engine.jobs import Job
 from .exports import Exports
 from .runtime import Interpreter
 from .settings import Settings
@@ -24,8 +24,21 @@ def find_interpreter() -> Interpreter:
     return runtime.find(Settings().interpreter, QgsApplication.qgisSettingsDirPath())
 
 
-def run_segment(job: SegmentJob, exports: Exports, listen: Listener, cancelled: Callable[[], bool]) -> Event:
+def run_job(
+    job: Job,
+    exports: Exports,
+    listen: Listener,
+    cancelled: Callable[[], bool],
+    enough: Optional[Callable[[], bool]] = None,
+) -> Event:
     """Write the `exports`, run `job` in an engine process and return its result event.
+
+    Args:
+        job: what to do.
+        exports: what must be written to files first; removed in the end.
+        listen: receives the engine's events, in the calling thread.
+        cancelled: asked whether to stop, which leaves nothing.
+        enough: asked whether a training shall end with the best checkpoint so far.
 
     Raises:
         LacunaError, CancelledError: as `EngineClient.run`; or there is no interpreter that can run the engine.
@@ -34,7 +47,7 @@ def run_segment(job: SegmentJob, exports: Exports, listen: Listener, cancelled: 
         interpreter = find_interpreter()
         runtime.require(interpreter)
         exports.write(cancelled)
-        return EngineClient(interpreter.path).run(job, listen, cancelled)
+        return EngineClient(interpreter.path).run(job, listen, cancelled, enough)
     finally:
         exports.remove()
 
