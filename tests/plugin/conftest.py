@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -95,3 +97,56 @@ def sample(qgis_new_project) -> dict:
         assert layers[modality].isValid(), SAMPLE / f"{name}.tif"
         QgsProject.instance().addMapLayer(layers[modality])
     return layers
+
+
+@pytest.fixture
+def processing(qgis_processing, engine_python, sample):
+    """Return the module `processing` with Lacuna's provider."""
+    import lacuna
+    import processing
+
+    plugin = lacuna.classFactory(None)
+    plugin.initProcessing()
+    yield processing
+    plugin.unload()
+
+
+@pytest.fixture
+def listener(qgis_app):
+    """Return a feedback that keeps what an algorithm says: `warnings`, `infos`, `progressed`."""
+    from qgis.core import QgsProcessingFeedback
+
+    class Listener(QgsProcessingFeedback):
+        def __init__(self):
+            super().__init__()
+            self.warnings, self.infos, self.progressed = [], [], []
+            self.progressChanged.connect(self.progressed.append)
+
+        def pushWarning(self, warning):
+            self.warnings.append(warning)
+
+        def pushInfo(self, info):
+            self.infos.append(info)
+
+    return Listener()
+
+
+@pytest.fixture
+def qgis_process(plugins_folder, tmp_path, engine_python):
+    """Return a function that runs `qgis_process` with a profile of its own in which Lacuna is enabled."""
+    # Debian's /usr/bin/qgis_process is a shell script that fails without a shell's login; the program lies beside it.
+    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+    environment = {
+        **os.environ,
+        "QT_QPA_PLATFORM": "offscreen",
+        "QGIS_PLUGINPATH": str(plugins_folder),
+        "QGIS_CUSTOM_CONFIG_PATH": str(tmp_path / "profile"),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
+
+    def run(*arguments):
+        return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+
+    enabled = run("plugins", "enable", "lacuna")
+    assert enabled.returncode == 0, enabled.stdout + enabled.stderr
+    return run
