@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`lacuna:finetune`: train a checkpoint on, on labels of an area, and say what that was worth."""
+"""`lacuna:finetune`: train a checkpoint further, on labels of an area, and say what that was worth."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ class FinetuneAlgorithm(LabelledAlgorithm):
     def shortHelpString(self) -> str:
         """Return what the dialog shows beside the parameters."""
         what = tr(
-            "<p>Trains a checkpoint of Lacuna on, on labels of your area, and writes a new checkpoint; the old one "
-            "stays as it is. It ends with the accuracy before and after, by class and by scenario (which modalities "
-            "are available), on pixels from which nothing was learned.</p>"
+            "<p>Trains a checkpoint of Lacuna further, on labels of your area, and writes a new checkpoint; the old "
+            "one stays as it is. It ends with the accuracy before and after, by class and by scenario (which "
+            "modalities are available), on pixels from which nothing was learned.</p>"
         )
         how = tr(
             "<p><b>Merge</b>: <code>pine=conifer,spruce=conifer</code>. <b>Drop</b>: classes that go, separated by "
             "commas. A name in the class map that the checkpoint has not becomes a new class.</p>"
             "<p><b>Strategy</b>: how often each scenario is trained; by default by how far it moves the latent. "
-            "<b>Weights</b> are probabilities for the strategy <i>weights</i>, in the order of the contract: by size, "
+            "<b>Weights</b> are probabilities for the strategy <i>weights</i>, one for each scenario, ordered by size, "
             "then as in the card. <b>Method</b>: what is trained.</p>"
             "<p><b>Settings</b>: a TOML file as for the command <code>lacuna finetune --config</code>.</p>"
         )

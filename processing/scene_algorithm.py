@@ -58,6 +58,7 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
         self._job: Optional[Job] = None
         self._exports = Exports()
         self._problem: Optional[LacunaError] = None
+        self._step: Optional[tuple[str, int]] = None
 
     def draft(self, parameters: dict[str, Any], context: QgsProcessingContext, exports: Exports) -> Job:
         """Return the job that the parameters ask for, with the name of a parameter for the path of an output.
@@ -202,7 +203,11 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
         if event["event"] == "progress":
             if self.UNIT in (None, event["unit"]):
                 feedback.setProgress(100 * event["done"] / max(event["total"], 1))
-            feedback.setProgressText(progress_words(event))
+            # Dialogs keep each text as a line of their log: one for every tenth of the way is enough.
+            step = (event["unit"], 10 * event["done"] // max(event["total"], 1))
+            if step != self._step:
+                self._step = step
+                feedback.setProgressText(progress_words(event))
         elif event["event"] == "metrics":
             if "miou" not in event:
                 words = tr("Epoch {} of {}: loss {:.4f}.")

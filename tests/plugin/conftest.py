@@ -113,13 +113,13 @@ def processing(qgis_processing, engine_python, sample):
 
 @pytest.fixture
 def listener(qgis_app):
-    """Return a feedback that keeps what an algorithm says: `warnings`, `infos`, `progressed`."""
+    """Return a feedback that keeps what an algorithm says: `warnings`, `infos`, `texts`, `progressed`."""
     from qgis.core import QgsProcessingFeedback
 
     class Listener(QgsProcessingFeedback):
         def __init__(self):
             super().__init__()
-            self.warnings, self.infos, self.progressed = [], [], []
+            self.warnings, self.infos, self.texts, self.progressed = [], [], [], []
             self.progressChanged.connect(self.progressed.append)
 
         def pushWarning(self, warning):
@@ -127,6 +127,9 @@ def listener(qgis_app):
 
         def pushInfo(self, info):
             self.infos.append(info)
+
+        def setProgressText(self, text):
+            self.texts.append(text)
 
     return Listener()
 
@@ -150,3 +153,36 @@ def qgis_process(plugins_folder, tmp_path, engine_python):
     enabled = run("plugins", "enable", "lacuna")
     assert enabled.returncode == 0, enabled.stdout + enabled.stderr
     return run
+
+
+@pytest.fixture
+def sample_labels() -> str:
+    """Return the path of the reference labels of the sample scene."""
+    return str(SAMPLE / "labels.tif")
+
+
+@pytest.fixture
+def polygons(sample):
+    """Return a function that makes a memory layer of rectangles on the sample scene, their classes in the field `kind`.
+
+    Each is columns, rows, width and height in pixels of the optical raster, from its lower left corner.
+    """
+    from qgis.core import QgsFeature, QgsGeometry, QgsProject, QgsRectangle, QgsVectorLayer
+
+    corner, pixel = sample["optical"].extent(), sample["optical"].rasterUnitsPerPixelX()
+
+    def make(name, boxes):
+        crs = sample["optical"].crs().authid()
+        layer = QgsVectorLayer(f"Polygon?crs={crs}&field=kind:string&field=number:integer", name, "memory")
+        features = []
+        for number, (kind, (column, row, width, height)) in enumerate(boxes.items()):
+            x, y = corner.xMinimum() + column * pixel, corner.yMinimum() + row * pixel
+            feature = QgsFeature(layer.fields())
+            feature.setAttributes([kind, number])
+            feature.setGeometry(QgsGeometry.fromRect(QgsRectangle(x, y, x + width * pixel, y + height * pixel)))
+            features.append(feature)
+        layer.dataProvider().addFeatures(features)
+        QgsProject.instance().addMapLayer(layer)
+        return layer
+
+    return make

@@ -70,6 +70,13 @@ def test_all_outputs(processing, request_, tmp_path, checkpoint, listener):
     assert listener.progressed[-1] == 100
 
 
+def test_the_log_has_a_line_for_each_tenth_of_the_way(processing, request_, listener):
+    processing.run("lacuna:segment", {**request_, "TILE": "64", "OVERLAP": 32}, feedback=listener)
+    assert len(listener.progressed) > 20
+    assert 8 <= len(listener.texts) <= 11
+    assert listener.texts[-1].startswith("36 of 36 tiles")
+
+
 def test_a_temporary_output_is_loaded_with_its_style(processing, request_, checkpoint):
     request_["OUTPUT"] = "TEMPORARY_OUTPUT"
     processing.runAndLoadResults("lacuna:segment", request_)
