@@ -169,7 +169,8 @@ class LabelsBox(QWidget):
         request = None
         if self.selectedCheck.isChecked():
             request = QgsFeatureRequest().setFilterFids(layer.selectedFeatureIds())
-        return exports.polygons(QgsVectorLayerFeatureSource(layer), layer.crs(), request, fields=[self.field()])
+        source = QgsVectorLayerFeatureSource(layer)
+        return exports.polygons(source, layer.crs(), request, fields=[self.field()], name=layer.name())
 
     def class_map(self) -> dict[str, str]:
         """Return the name of the class of each value, as text; "" for values that are ignored."""
