@@ -37,7 +37,8 @@ from .engine.errors import CancelledError, LacunaError
 
 # Some gigabytes, fetched from a server: more is surely not what was meant.
 MAX_PIXELS = 400_000_000
-_LONGEST_NAME = 60
+# Characters of a layer's name that the name of a file takes over.
+_NAME = 60
 
 Cancelled = Callable[[], bool]
 
@@ -85,7 +86,7 @@ class Exports:
         crs: QgsCoordinateReferenceSystem,
         request: Any = None,
         fields: Sequence[str] = (),
-        name: str = "",
+        name: str = "layer",
     ) -> str:
         """Put polygons down for writing and return the path they will have.
 
@@ -94,13 +95,13 @@ class Exports:
             crs: of its geometries.
             request: a `QgsFeatureRequest` that picks some of its features; None for all.
             fields: names of the fields that are written with them.
-            name: of the layer, by which records and reports will call the file.
+            name: what the file is called, for those who read of it in a record.
         """
         path = self._path("gpkg", name)
         context = QgsProject.instance().transformContext()
         kept = QgsFields()
-        for name in fields:
-            kept.append(source.fields().field(name))
+        for field in fields:
+            kept.append(source.fields().field(field))
 
         def write(cancelled: Cancelled) -> None:
             features = source.getFeatures(request) if request else source.getFeatures()
@@ -128,12 +129,12 @@ class Exports:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
 
-    def _path(self, extension: str, name: str = "") -> str:
-        """Return a new path in the temporary folder, which is made when first needed: called like a layer `name`."""
+    def _path(self, extension: str, name: str = "layer") -> str:
+        """Return a new path in the temporary folder, which is made when first needed."""
         if self.folder is None:
             self.folder = tempfile.mkdtemp(prefix="lacuna-")
-        number, stem = len(self._writers) + 1, re.sub(r"[^\w.-]+", "_", name).strip("_.")[:_LONGEST_NAME]
-        return os.path.join(self.folder, f"{stem}-{number}.{extension}" if stem else f"layer-{number}.{extension}")
+        plain = re.sub(r"[^\w-]+", "_", name).strip("_")[:_NAME] or "layer"
+        return os.path.join(self.folder, f"{plain}-{len(self._writers) + 1}.{extension}")
 
 
 def _cut(layer: QgsRasterLayer, extent: Optional[tuple[QgsRectangle, Any]]) -> QgsRectangle:
