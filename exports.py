@@ -99,8 +99,8 @@ class Exports:
         path = self._path("gpkg", name)
         context = QgsProject.instance().transformContext()
         kept = QgsFields()
-        for name in fields:
-            kept.append(source.fields().field(name))
+        for field in fields:
+            kept.append(source.fields().field(field))
 
         def write(cancelled: Cancelled) -> None:
             features = source.getFeatures(request) if request else source.getFeatures()
