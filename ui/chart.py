@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the dock's charts share: colours told apart by most eyes on light and dark, round ticks, quiet lines."""
+
+from __future__ import annotations
+
+import math
+
+from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtGui import QColor, QPalette, QPen
+from qgis.PyQt.QtWidgets import QWidget
+
+# Okabe and Ito 2008, without black and the yellow that is lost on white.
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c")
+_STYLES = (Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine, Qt.PenStyle.DotLine, Qt.PenStyle.DashDotLine)
+
+
+def line_pen(index: int, width: float = 1.8) -> QPen:
+    """Return the pen of the line number `index`: when the colours are used up, they return with dashes."""
+    pen = QPen(QColor(COLORS[index % len(COLORS)]), width)
+    pen.setStyle(_STYLES[index // len(COLORS) % len(_STYLES)])
+    return pen
+
+
+def ink(widget: QWidget) -> QColor:
+    """Return the colour of text in the theme of `widget`."""
+    return widget.palette().color(QPalette.ColorRole.WindowText)
+
+
+def faint(widget: QWidget, share: float = 0.2) -> QColor:
+    """Return a colour between background and text in the theme of `widget`, with this share of the text's."""
+    front, back = ink(widget), widget.palette().color(QPalette.ColorRole.Window)
+    mixed = (round(share * a + (1 - share) * b) for a, b in zip(front.getRgb()[:3], back.getRgb()[:3]))
+    return QColor(*mixed)
+
+
+def round_ticks(low: float, high: float, wanted: int) -> list[float]:
+    """Return about `wanted` round numbers, the first at or below `low`, the last at or above `high`.
+
+    Their distance is 1, 2 or 5 times a power of ten.
+    """
+    if not high > low:
+        high = low + (abs(low) or 1.0)
+    rough = (high - low) / max(wanted, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [round(number * step, digits) for number in range(first, last + 1)]
