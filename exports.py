@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ from .engine.errors import CancelledError, LacunaError
 
 # Some gigabytes, fetched from a server: more is surely not what was meant.
 MAX_PIXELS = 400_000_000
+# Characters of a layer's name that the name of a file takes over.
+_NAME = 60
 
 Cancelled = Callable[[], bool]
 
@@ -78,7 +81,12 @@ class Exports:
         return path
 
     def polygons(
-        self, source: Any, crs: QgsCoordinateReferenceSystem, request: Any = None, fields: Sequence[str] = ()
+        self,
+        source: Any,
+        crs: QgsCoordinateReferenceSystem,
+        request: Any = None,
+        fields: Sequence[str] = (),
+        name: str = "layer",
     ) -> str:
         """Put polygons down for writing and return the path they will have.
 
@@ -87,12 +95,13 @@ class Exports:
             crs: of its geometries.
             request: a `QgsFeatureRequest` that picks some of its features; None for all.
             fields: names of the fields that are written with them.
+            name: what the file is called, for those who read of it in a record.
         """
-        path = self._path("gpkg")
+        path = self._path("gpkg", name)
         context = QgsProject.instance().transformContext()
         kept = QgsFields()
-        for name in fields:
-            kept.append(source.fields().field(name))
+        for field in fields:
+            kept.append(source.fields().field(field))
 
         def write(cancelled: Cancelled) -> None:
             features = source.getFeatures(request) if request else source.getFeatures()
@@ -120,11 +129,12 @@ class Exports:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
 
-    def _path(self, extension: str) -> str:
+    def _path(self, extension: str, name: str = "layer") -> str:
         """Return a new path in the temporary folder, which is made when first needed."""
         if self.folder is None:
             self.folder = tempfile.mkdtemp(prefix="lacuna-")
-        return os.path.join(self.folder, f"layer-{len(self._writers) + 1}.{extension}")
+        plain = re.sub(r"[^\w-]+", "_", name).strip("_")[:_NAME] or "layer"
+        return os.path.join(self.folder, f"{plain}-{len(self._writers) + 1}.{extension}")
 
 
 def _cut(layer: QgsRasterLayer, extent: Optional[tuple[QgsRectangle, Any]]) -> QgsRectangle:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Optional
 
 from qgis.core import (
@@ -44,6 +45,7 @@ _EDITS = (
     "featureAdded",
     "featureDeleted",
     "attributeValueChanged",
+    "geometryChanged",
     "afterRollBack",
     "editingStopped",
     "updatedFields",
@@ -153,12 +155,15 @@ class LabelsBox(QWidget):
         """Return why the labels cannot be used yet, or an empty string."""
         return self._layer_problem() or self._values_problem()
 
-    def path(self, exports: Exports, extent: Optional[tuple[QgsRectangle, Any]] = None) -> str:
+    def path(
+        self, exports: Exports, extent: Optional[tuple[QgsRectangle, Any]] = None, fields: Sequence[str] = ()
+    ) -> str:
         """Return the file in which the engine will find the labels; only where `problem` is empty.
 
         Args:
             exports: takes what must be written to a file first: polygons always, rasters that only QGIS can read.
             extent: rectangle and its CRS to which an exported raster is cut.
+            fields: of polygons that are wanted beside the one of the class.
 
         Raises:
             LacunaError: as for `binding.gdal_name` and `Exports.raster`.
@@ -169,7 +174,8 @@ class LabelsBox(QWidget):
         request = None
         if self.selectedCheck.isChecked():
             request = QgsFeatureRequest().setFilterFids(layer.selectedFeatureIds())
-        return exports.polygons(QgsVectorLayerFeatureSource(layer), layer.crs(), request, fields=[self.field()])
+        kept = list(dict.fromkeys([self.field(), *fields]))
+        return exports.polygons(QgsVectorLayerFeatureSource(layer), layer.crs(), request, kept, layer.name())
 
     def class_map(self) -> dict[str, str]:
         """Return the name of the class of each value, as text; "" for values that are ignored."""

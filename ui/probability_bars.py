@@ -50,18 +50,20 @@ class ProbabilityBars(QWidget):
     def propose(
         self, scenarios: Sequence[Sequence[str]], probabilities: Sequence[float], notes: Sequence[str] = ()
     ) -> None:
-        """Show what is proposed; what was edited is forgotten.
+        """Show what is proposed; what was edited stays as long as the same is proposed for the same scenarios.
 
         Args:
             scenarios: names of modalities, in the order of the contract.
             probabilities: of each; they sum to 1.
             notes: what the tooltip adds for each, such as a distortion with its error.
         """
+        names, proposed = [" + ".join(item) for item in scenarios], [float(value) for value in probabilities]
+        self._notes = [*notes, *[""] * (len(names) - len(notes))]
+        if (names, proposed) == (self._names, self._proposed):
+            return
         self.editor.hide()
-        self._names = [" + ".join(item) for item in scenarios]
-        self._proposed = [float(value) for value in probabilities]
-        self._notes = [*notes, *[""] * (len(self._names) - len(notes))]
-        self.probabilities = list(self._proposed)
+        self._names, self._proposed = names, proposed
+        self.probabilities = list(proposed)
         self._current = 0
         self._settle()
 

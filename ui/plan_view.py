@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Shows the plan of a fine-tuning before it starts: labels by class and side, scenarios to edit, steps, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Optional
+
+from qgis.PyQt.QtCore import Qt, pyqtSignal
+from qgis.PyQt.QtGui import QColor
+from qgis.PyQt.QtWidgets import QAbstractItemView, QHeaderView, QTableWidgetItem, QWidget
+
+from ..compat import tr
+from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
+from .probability_bars import ProbabilityBars
+from .split_overlay import legend_html
+
+
+class PlanView(QWidget):
+    """The plan that the engine has made, in words, a table and bars.
+
+    Signals:
+        edited: the analyst has changed the probabilities, or set them back.
+    """
+
+    edited = pyqtSignal()
+
+    def __init__(self, parent: Optional[QWidget] = None) -> None:
+        super().__init__(parent)
+        load_form(self, __file__)
+        self.plan: Optional[dict[str, Any]] = None
+        self.bars = ProbabilityBars(self)
+        self.planLayout.insertWidget(self.planLayout.indexOf(self.barsNote), self.bars)
+        self.bars.edited.connect(self._follow_edit)
+        self.resetButton.clicked.connect(self.bars.reset)
+        table = self.pixelsTable
+        table.verticalHeader().hide()
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        table.setShowGrid(False)
+        table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def show_plan(self, plan: dict[str, Any], bound: Collection[str]) -> None:
+        """Show a plan of the engine.
+
+        Args:
+            plan: as `docs/finetune.md` says.
+            bound: modalities that have a raster.
+        """
+        self.plan = plan
+        say(self.warningsLabel, "\n".join(f"⚠ {text}" for text in plan["warnings"]), WARNING_COLOR)
+        say(self.legendLabel, legend_html(plan["regions"]))
+        self._fill_pixels(plan)
+        strategy = plan["strategy"]
+        self.bars.propose(strategy["scenarios"], strategy["probabilities"], _notes(strategy))
+        say(self.barsNote, _bars_words(strategy, bound), MUTED_COLOR)
+        say(self.stepsLabel, _steps_words(plan), MUTED_COLOR)
+        self._follow_edit()
+
+    def weights(self) -> Optional[list[float]]:
+        """Return the probabilities where the analyst has edited them, else None."""
+        return list(self.bars.probabilities) if self.bars.is_edited() else None
+
+    def _follow_edit(self) -> None:
+        self.resetButton.setVisible(self.bars.is_edited())
+        self.edited.emit()
+
+    def _fill_pixels(self, plan: dict[str, Any]) -> None:
+        """Fill the table of labelled pixels; what a side lacks stands out."""
+        titles = {"training": tr("training"), "validation": tr("validation"), "test": tr("test")}
+        sides = [side for side in titles if side != "test" or any(plan["pixels"]["test"].values())]
+        table = self.pixelsTable
+        table.setColumnCount(1 + len(sides))
+        table.setHorizontalHeaderLabels([tr("labelled pixels"), *(titles[side] for side in sides)])
+        table.setRowCount(len(plan["classes"]) + 1)
+        for row, item in enumerate(plan["classes"]):
+            name = tr("{} (new)").format(item["name"]) if item["name"] in plan["added"] else item["name"]
+            table.setItem(row, 0, QTableWidgetItem(name))
+            for column, side in enumerate(sides, 1):
+                self._put(row, column, plan["pixels"][side].get(item["name"], 0), warn=True)
+        table.setItem(table.rowCount() - 1, 0, QTableWidgetItem(tr("in the gap, unused")))
+        self._put(table.rowCount() - 1, 1, plan["pixels"]["gap"])
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        table.resizeRowsToContents()
+        table.setFixedHeight(header.sizeHint().height() + min(table.verticalHeader().length(), 300) + 4)
+
+    def _put(self, row: int, column: int, count: int, warn: bool = False) -> None:
+        """Put a number of pixels into the table."""
+        cell = QTableWidgetItem(f"{count:,}")
+        cell.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        if warn and count == 0:
+            cell.setForeground(QColor(WARNING_COLOR))
+            cell.setText(tr("none"))
+        self.pixelsTable.setItem(row, column, cell)
+
+
+def _notes(strategy: dict[str, Any]) -> list[str]:
+    """Return what was measured of each scenario, for the tooltips of the bars."""
+    latent = strategy.get("latent")
+    if latent is None:
+        return []
+    found = {
+        tuple(scenario): tr("distortion of the latent {:.3f} ± {:.3f}, smoothed {:.3f}").format(*numbers)
+        for scenario, *numbers in zip(
+            latent["scenarios"], latent["distortion"], latent["distortion_se"], latent["smoothed"]
+        )
+    }
+    return [found.get(tuple(scenario), "") for scenario in strategy["scenarios"]]
+
+
+def _bars_words(strategy: dict[str, Any], bound: Collection[str]) -> str:
+    """Return what must be known beside the bars."""
+    words = []
+    if strategy["own_draws"]:
+        words.append(tr("The network draws further scenarios in its own objective."))
+    missing = sorted({name for scenario in strategy["scenarios"] for name in scenario} - set(bound))
+    if missing:
+        words.append(
+            tr("Scenarios with {} are not trained, as it has no raster; the others share their part.").format(
+                ", ".join(missing)
+            )
+        )
+    return " ".join(words)
+
+
+def _steps_words(plan: dict[str, Any]) -> str:
+    """Return what will be trained and how long, in words."""
+    weights, split = plan["weights"], plan["split"]
+    words = tr("{:,} of {:,} weights are trained, in up to {} epochs of {} steps, on crops of {} pixels.").format(
+        weights["trained"], weights["all"], plan["epochs"], plan["steps"], plan["crop"]
+    )
+    if split is not None and split["method"] == "block":
+        words += " " + tr("Blocks of {} pixels, gap of {}.").format(split["block"], split["gap"])
+    elif split is not None:
+        words += " " + tr("Gap of {} pixels.").format(split["gap"])
+    return words
