@@ -144,8 +144,7 @@ def test_models_know_no_rasters_and_rasters_no_models(folder, strangers):
         names = imports_of(path)
         for stranger in strangers:
             found = [name for name in names if f"{name}.".startswith(f"engine.{stranger}.")]
-            # Losses are mathematics that models and training share.
-            assert not [name for name in found if not name.startswith("engine.training.losses")], name_of(path)
+            assert not found, name_of(path)
         if folder == "models":
             assert not top(names) & {"rasterio", "pyogrio", "shapely"}
         else:
