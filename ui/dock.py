@@ -17,7 +17,9 @@ from ..engine.errors import LacunaError
 from ..running import find_interpreter
 from ..runtime import Report
 from ..stub import LOG_TAG
+from .finetune_page import FinetunePage
 from .forms import load_form
+from .job_page import JobPage
 from .options_page import PAGE
 from .segment_page import SegmentPage
 from .task import WorkTask
@@ -39,12 +41,24 @@ class LacunaDock(QgsDockWidget):
         load_form(self, __file__)
         self.iface = iface
         self.segment_page = SegmentPage(iface.mapCanvas(), self)
-        self.segment_page.failed.connect(self.show_error)
-        self.segment_page.started.connect(self.messageBar.clearWidgets)
-        self.segment_page.warned.connect(self._show_warning)
-        self.pages.addTab(self.segment_page, tr("Segment"))
+        self.finetune_page = FinetunePage(iface.mapCanvas(), self)
+        self._add_page(self.segment_page, tr("Segment"))
+        self._add_page(self.finetune_page, tr("Fine-tune"))
+        self.finetune_page.checkpoint_made.connect(self._use_checkpoint)
         self._check_task: Optional[WorkTask] = None
         self.check_runtime()
+
+    def _add_page(self, page: JobPage, title: str) -> None:
+        """Add a page whose errors and warnings are shown in the message bar."""
+        page.failed.connect(self.show_error)
+        page.started.connect(self.messageBar.clearWidgets)
+        page.warned.connect(self._show_warning)
+        self.pages.addTab(page, title)
+
+    def _use_checkpoint(self, path: str) -> None:
+        """Choose a checkpoint that was just made on the Segment page, and go there."""
+        self.segment_page.set_checkpoint(path)
+        self.pages.setCurrentWidget(self.segment_page)
 
     def check_runtime(self) -> None:
         """Ask the engine's Python in the background what it has: its devices are offered, its faults are shown."""
@@ -95,10 +109,12 @@ class LacunaDock(QgsDockWidget):
         except LacunaError as problem:
             self.show_error(problem)
         else:
-            self.segment_page.set_devices(report.devices)
+            for page in (self.segment_page, self.finetune_page):
+                page.set_devices(report.devices)
 
     def shut(self) -> None:
         """Cancel what is running and let go of the canvas: the plugin is being unloaded."""
         if self._check_task is not None:
             self._check_task.cancel()
-        self.segment_page.shut()
+        for page in (self.segment_page, self.finetune_page):
+            page.shut()

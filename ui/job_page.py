@@ -183,8 +183,12 @@ class JobPage(QWidget):
             level = Qgis.MessageLevel.Warning if warning else Qgis.MessageLevel.Info
             QgsMessageLog.logMessage(text, LOG_TAG, level, False)
             if warning:
-                self._warnings += 1
-                self.warned.emit(text)
+                self._warn(text)
+
+    def _warn(self, text: str) -> None:
+        """Tell a warning of the engine."""
+        self._warnings += 1
+        self.warned.emit(text)
 
     def _conclude(self, result: dict[str, Any]) -> None:
         """Show the result and open the form again."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Optional
 
 from qgis.PyQt.QtCore import Qt, pyqtSignal
@@ -57,6 +57,10 @@ class PlanView(QWidget):
         say(self.barsNote, _bars_words(strategy, bound), MUTED_COLOR)
         say(self.stepsLabel, _steps_words(plan), MUTED_COLOR)
         self._follow_edit()
+
+    def show_measured(self, probabilities: Sequence[float]) -> None:
+        """Show what the latents come to now that they were measured again, in the midst of a training."""
+        self.bars.propose(self.plan["strategy"]["scenarios"], probabilities)
 
     def weights(self) -> Optional[list[float]]:
         """Return the probabilities where the analyst has edited them, else None."""

@@ -50,6 +50,10 @@ class TrainingBox(QWidget):
             edit.textChanged.connect(self._follow)
         self.apartCheck.toggled.connect(self._follow)
 
+    def add_device(self, combo: QComboBox) -> None:
+        """Take the page's choice of a device in among the rare settings."""
+        self.advancedLayout.insertRow(self.advancedLayout.rowCount() - 1, tr("Device"), combo)
+
     def strategy(self) -> str:
         """Return the name of the strategy, as a job calls it."""
         return self.strategyCombo.currentData()
@@ -66,7 +70,6 @@ class TrainingBox(QWidget):
             "method": self.method(),
             "seed": self.seedSpin.value(),
             "epochs": self.epochsSpin.value(),
-            "device": self.deviceCombo.currentData() or "auto",
         }
 
     def tables(self) -> dict[str, dict[str, Any]]:
