@@ -71,7 +71,7 @@ class Exports:
                 ),
                 tr("Choose a smaller area, or save the layer to a file first."),
             )
-        path, name = self._path("tif"), layer.name()
+        path, name = self._path("tif", layer.name()), layer.name()
         provider, crs, context = layer.dataProvider().clone(), layer.crs(), QgsProject.instance().transformContext()
 
         def write(cancelled: Cancelled) -> None:

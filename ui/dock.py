@@ -17,6 +17,7 @@ from ..engine.errors import LacunaError
 from ..running import find_interpreter
 from ..runtime import Report
 from ..stub import LOG_TAG
+from .evaluate_page import EvaluatePage
 from .finetune_page import FinetunePage
 from .forms import load_form
 from .job_page import JobPage
@@ -40,20 +41,27 @@ class LacunaDock(QgsDockWidget):
         super().__init__(parent)
         load_form(self, __file__)
         self.iface = iface
-        self.segment_page = SegmentPage(iface.mapCanvas(), self)
-        self.finetune_page = FinetunePage(iface.mapCanvas(), self)
-        self._add_page(self.segment_page, tr("Segment"))
-        self._add_page(self.finetune_page, tr("Fine-tune"))
+        self.segment_page = self._add_page(SegmentPage(iface.mapCanvas(), self), tr("Segment"))
+        self.finetune_page = self._add_page(FinetunePage(iface.mapCanvas(), self), tr("Fine-tune"))
+        self.evaluate_page = self._add_page(EvaluatePage(iface.mapCanvas(), self), tr("Evaluate"))
         self.finetune_page.checkpoint_made.connect(self._use_checkpoint)
+        for page in self._job_pages():
+            if page is not self.evaluate_page:
+                self.evaluate_page.card_updated.connect(page.inputs.refresh_card)
         self._check_task: Optional[WorkTask] = None
         self.check_runtime()
 
-    def _add_page(self, page: JobPage, title: str) -> None:
-        """Add a page whose errors and warnings are shown in the message bar."""
+    def _add_page(self, page: JobPage, title: str) -> JobPage:
+        """Add a page whose messages show in the bar that all share; return it."""
         page.failed.connect(self.show_error)
         page.started.connect(self.messageBar.clearWidgets)
         page.warned.connect(self._show_warning)
         self.pages.addTab(page, title)
+        return page
+
+    def _job_pages(self) -> list[JobPage]:
+        """Return the pages."""
+        return [self.pages.widget(index) for index in range(self.pages.count())]
 
     def _use_checkpoint(self, path: str) -> None:
         """Choose a checkpoint that was just made on the Segment page, and go there."""
@@ -109,12 +117,12 @@ class LacunaDock(QgsDockWidget):
         except LacunaError as problem:
             self.show_error(problem)
         else:
-            for page in (self.segment_page, self.finetune_page):
+            for page in self._job_pages():
                 page.set_devices(report.devices)
 
     def shut(self) -> None:
         """Cancel what is running and let go of the canvas: the plugin is being unloaded."""
         if self._check_task is not None:
             self._check_task.cancel()
-        for page in (self.segment_page, self.finetune_page):
+        for page in self._job_pages():
             page.shut()

@@ -117,6 +117,22 @@ class ModelInputs(QWidget):
         self._guess_layers()
         self.card_changed.emit()
 
+    def refresh_card(self, path: str) -> None:
+        """Read the card again if `path` is the chosen checkpoint: its scores are others. The rows stay as they are."""
+        if self.card is None or os.path.realpath(path) != os.path.realpath(self.checkpoint()):
+            return
+        try:
+            card = read_card(self.checkpoint())
+        except LacunaError as problem:
+            self.failed.emit(problem)
+            return
+        if card.modalities != self.card.modalities:
+            self.load_card()
+            return
+        self.card = card
+        self.cardText.setHtml(card_html(card, self.checkpoint()))
+        self.card_changed.emit()
+
     def _follow_layers(self) -> None:
         self._guesser.start()
 

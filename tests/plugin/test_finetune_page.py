@@ -17,7 +17,12 @@ from qgis.core import (
     QgsTask,
     QgsVectorLayer,
 )
-from qgis.gui import QgsAdvancedDigitizingDockWidget, QgsMapToolDigitizeFeature, QgsRubberBand
+from qgis.gui import (
+    QgsAdvancedDigitizingCanvasItem,
+    QgsAdvancedDigitizingDockWidget,
+    QgsMapToolDigitizeFeature,
+    QgsRubberBand,
+)
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QPoint, Qt, QVariant
 from qgis.PyQt.QtGui import QDesktopServices
@@ -128,6 +133,9 @@ def digitise(canvas, layer, optical, squares):
                 QTest.mouseClick(canvas.viewport(), LEFT, pos=spot)
             QTest.mouseClick(canvas.viewport(), RIGHT, pos=spot)
     canvas.unsetMapTool(tool)
+    for item in canvas.scene().items():
+        if isinstance(item, QgsAdvancedDigitizingCanvasItem):
+            canvas.scene().removeItem(item)
     tool.deleteLater()
     cad.deleteLater()
 
@@ -171,6 +179,7 @@ def bands(canvas):
     return [item for item in canvas.scene().items() if isinstance(item, QgsRubberBand) and item.isVisible()]
 
 
+@pytest.mark.slow
 def test_polygons_drawn_on_the_map_make_a_better_checkpoint(
     qgis_iface, canvas, engine_python, prepare, fields, sample, checkpoint, tmp_path, qtbot, monkeypatch
 ):
@@ -301,6 +310,7 @@ def test_an_edited_bar_becomes_a_weight_of_the_job(labelled, qtbot):
     assert (job.strategy, job.weights) == ("uniform", None)
 
 
+@pytest.mark.slow
 def test_a_class_raster_trains_at_once_and_the_best_so_far_is_kept(page, tmp_path, qtbot):
     layer = QgsRasterLayer(str(LABELS), "labels")
     QgsProject.instance().addMapLayer(layer)
