@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import math
 
-from qgis.PyQt.QtCore import Qt
-from qgis.PyQt.QtGui import QColor, QPalette, QPen
+from qgis.PyQt.QtCore import QRectF, Qt
+from qgis.PyQt.QtGui import QColor, QPainter, QPalette, QPen, QTextOption
 from qgis.PyQt.QtWidgets import QWidget
 
 # Okabe and Ito 2008, without black and the yellow that is lost on white.
@@ -31,6 +31,13 @@ def faint(widget: QWidget, share: float = 0.2) -> QColor:
     front, back = ink(widget), widget.palette().color(QPalette.ColorRole.Window)
     mixed = (round(share * a + (1 - share) * b) for a, b in zip(front.getRgb()[:3], back.getRgb()[:3]))
     return QColor(*mixed)
+
+
+def draw_text(painter: QPainter, place: QRectF, text: str, side: Qt.AlignmentFlag) -> None:
+    """Write one line of text to one side of a place, or in its middle, halfway up."""
+    option = QTextOption(side | Qt.AlignmentFlag.AlignVCenter)
+    option.setWrapMode(QTextOption.WrapMode.NoWrap)
+    painter.drawText(place, text, option)
 
 
 def round_ticks(low: float, high: float, wanted: int) -> list[float]:

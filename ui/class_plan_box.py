@@ -35,6 +35,7 @@ class ClassPlanBox(QWidget):
         self.table.setColumnCount(2)
         self.table.setHorizontalHeaderLabels([tr("Class"), tr("becomes")])
         self.table.verticalHeader().hide()
+        self.table.setWordWrap(False)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)

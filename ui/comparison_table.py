@@ -6,18 +6,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QColor
-from qgis.PyQt.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+from qgis.PyQt.QtWidgets import QAbstractItemView, QWidget
 
 from ..compat import tr
 from .forms import load_form
+from .number_table import Cell, NumberTable, fraction
 
 # Blue for better and vermilion for worse are told apart by most eyes; the sign says the same.
 BETTER, WORSE = "#0072b2", "#d55e00"
 _BETTER_ON_DARK, _WORSE_ON_DARK = "#56b4e9", "#ff8c42"
 # Changes that vanish in three digits are none.
 _NOTHING = 0.0005
+_CHANGE = 3
 
 Row = tuple[str, Optional[float], Optional[float]]
 
@@ -31,11 +32,11 @@ class ComparisonTable(QWidget):
         self._classes: list[str] = []
         self._before: list[dict[str, Any]] = []
         self._after: list[dict[str, Any]] = []
-        for table, first in ((self.scenarioTable, tr("mIoU by scenario")), (self.classTable, tr("IoU by class"))):
-            _prepare(table, first)
+        self.scenarioTable, self.classTable = (NumberTable(self, most_rows=20) for _ in range(2))
+        self.comparisonLayout.insertWidget(0, self.scenarioTable)
+        self.comparisonLayout.addWidget(self.classTable)
         self.scenarioTable.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.scenarioTable.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.classTable.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.scenarioTable.itemSelectionChanged.connect(self._show_classes)
 
     def show_result(self, result: dict[str, Any]) -> None:
@@ -49,7 +50,7 @@ class ComparisonTable(QWidget):
             for old, new in zip(self._before, self._after)
         ]
         rows.append((tr("mean of all"), result["miou_before"], result["miou"]))
-        self._fill(self.scenarioTable, rows)
+        self._fill(self.scenarioTable, tr("mIoU by scenario"), rows)
         self.scenarioTable.selectRow(len(self._after) - 1)
         self._show_classes()
 
@@ -62,20 +63,19 @@ class ComparisonTable(QWidget):
         old, new = (item[chosen].get("iou") or [None] * len(self._classes) for item in (self._before, self._after))
         name = " + ".join(self._after[chosen]["available"])
         self.classLabel.setText(tr("With {} (select another line above):").format(name))
-        self._fill(self.classTable, list(zip(self._classes, old, new)))
+        self._fill(self.classTable, tr("IoU by class"), list(zip(self._classes, old, new)))
 
-    def _fill(self, table: QTableWidget, rows: Sequence[Row]) -> None:
-        """Fill a table; it becomes as high as it is long."""
-        table.setRowCount(len(rows))
-        for line, (name, before, after) in enumerate(rows):
-            change = None if before is None or after is None else after - before
-            table.setItem(line, 0, _cell(name, Qt.AlignmentFlag.AlignLeft))
-            for column, text in enumerate((_number(before), _number(after), _change(change)), 1):
-                table.setItem(line, column, _cell(text, Qt.AlignmentFlag.AlignRight))
+    def _fill(self, table: NumberTable, title: str, rows: Sequence[Row]) -> None:
+        """Fill a table with names, figures before and after, and what has changed, in colour."""
+        changes = [None if before is None or after is None else after - before for _, before, after in rows]
+        cells = [
+            [Cell(name), fraction(before), fraction(after), Cell(change, _words(change))]
+            for (name, before, after), change in zip(rows, changes)
+        ]
+        table.show_rows([title, tr("before"), tr("after"), tr("change")], cells)
+        for row, change in enumerate(changes):
             if change is not None and abs(change) >= _NOTHING:
-                table.item(line, 3).setForeground(self._color(change > 0))
-        table.resizeRowsToContents()
-        table.setFixedHeight(table.horizontalHeader().sizeHint().height() + table.verticalHeader().length() + 4)
+                table.item(row, _CHANGE).setForeground(self._color(change > 0))
 
     def _color(self, better: bool) -> QColor:
         """Return the colour of a change that reads in the present theme."""
@@ -84,35 +84,8 @@ class ComparisonTable(QWidget):
         return QColor(names[better])
 
 
-def _prepare(table: QTableWidget, first: str) -> None:
-    """Set the columns of a table."""
-    table.setColumnCount(4)
-    table.setHorizontalHeaderLabels([first, tr("before"), tr("after"), tr("change")])
-    table.verticalHeader().hide()
-    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-    table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    table.setShowGrid(False)
-    header = table.horizontalHeader()
-    header.setHighlightSections(False)
-    header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-    header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-
-
-def _cell(text: str, alignment: Qt.AlignmentFlag) -> QTableWidgetItem:
-    item = QTableWidgetItem(text)
-    item.setTextAlignment(alignment | Qt.AlignmentFlag.AlignVCenter)
-    item.setToolTip(text)
-    return item
-
-
-def _number(value: Optional[float]) -> str:
-    """Return a fraction in three digits; a dash for a class that occurs neither in the labels nor in the map."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _change(value: Optional[float]) -> str:
+def _words(change: Optional[float]) -> str:
     """Return a difference with its sign."""
-    if value is None:
+    if change is None:
         return ""
-    return f"{value:+.3f}" if abs(value) >= _NOTHING else "0.000"
+    return f"{change:+.3f}" if abs(change) >= _NOTHING else "0.000"

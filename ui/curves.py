@@ -10,7 +10,7 @@ from qgis.PyQt.QtGui import QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF,
 from qgis.PyQt.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from ..compat import tr
-from .chart import faint, ink, line_pen, round_ticks
+from .chart import draw_text, faint, ink, line_pen, round_ticks
 
 LOSS_HEIGHT = 110
 MIOU_HEIGHT = 170
@@ -141,14 +141,14 @@ class Curves(QWidget):
         """Paint the title, and a quiet line with its number for each tick."""
         line = self.fontMetrics().height()
         painter.setPen(ink(self))
-        painter.drawText(QRectF(0, frame.top() - line - 4, self.width(), line), Qt.AlignmentFlag.AlignLeft, title)
+        draw_text(painter, QRectF(0, frame.top() - line - 4, self.width(), line), title, Qt.AlignmentFlag.AlignLeft)
         for tick in ticks:
             y = _y(tick, frame, ticks)
             painter.setPen(QPen(faint(self), 1))
             painter.drawLine(QPointF(frame.left(), y), QPointF(frame.right(), y))
             painter.setPen(faint(self, 0.7))
             place = QRectF(0, y - line / 2, frame.left() - 5, line)
-            painter.drawText(place, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, f"{tick:g}")
+            draw_text(painter, place, f"{tick:g}", Qt.AlignmentFlag.AlignRight)
 
     def _paint_epochs(self, painter: QPainter, upper: QRectF, lower: QRectF) -> None:
         """Paint the numbers of epochs, the best one and the one under the mouse."""
@@ -157,7 +157,7 @@ class Curves(QWidget):
         painter.setPen(faint(self, 0.7))
         for epoch in (item for item in ticks if 1 <= item <= self.epochs):
             place = QRectF(self._x(epoch, lower) - 30, lower.bottom() + 3, 60, line)
-            painter.drawText(place, Qt.AlignmentFlag.AlignHCenter, str(epoch))
+            draw_text(painter, place, str(epoch), Qt.AlignmentFlag.AlignHCenter)
         marked = [(self._hovered, Qt.PenStyle.DotLine)] if self._hovered else []
         if self.best_epoch:
             marked.append((self.best_epoch, Qt.PenStyle.DashLine))

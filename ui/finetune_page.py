@@ -54,7 +54,7 @@ class FinetunePage(JobPage):
     def __init__(self, canvas: QgsMapCanvas, parent: Optional[QWidget] = None) -> None:
         super().__init__(canvas, __file__, "startButton", tr("Fine-tune a checkpoint (Lacuna)"), parent)
         self._planning = self._then_train = False
-        self._plan_key = self._result_path = self._report_path = self._proposed_output = ""
+        self._plan_key = self._result_path = self._report_path = self._proposed_output = self._parent_path = ""
         self._scrolled: QWidget = self.scrollContents
         self._scroller = QTimer(self)
         self._scroller.setSingleShot(True)
@@ -97,7 +97,7 @@ class FinetunePage(JobPage):
         self.outputWidget.fileChanged.connect(self.refresh_later)
         self.planButton.clicked.connect(self.plan)
         self.zoomButton.clicked.connect(self._zoom)
-        self.parentButton.clicked.connect(lambda: self.set_checkpoint(self.parentButton.toolTip()))
+        self.parentButton.clicked.connect(lambda: self.set_checkpoint(self._parent_path))
         self.keepButton.clicked.connect(self.keep_best)
         self.useButton.clicked.connect(lambda: self.checkpoint_made.emit(self._result_path))
         self.reportButton.clicked.connect(self._open_report)
@@ -126,9 +126,9 @@ class FinetunePage(JobPage):
         say(self.lineageLabel, lineage_words(self.card) if self.card else "", WARNING_COLOR)
         combo = self.inputs.checkpointCombo
         paths = [combo.itemData(index) for index in range(combo.count())]
-        found = find_parent(self.card, paths) if self.card else ""
-        self.parentButton.setVisible(bool(found))
-        self.parentButton.setToolTip(found)
+        self._parent_path = find_parent(self.card, paths) if self.card else ""
+        self.parentButton.setVisible(bool(self._parent_path))
+        self.parentButton.setToolTip(self._parent_path)
         self._propose_output()
 
     def _propose_output(self) -> None:
@@ -220,11 +220,16 @@ class FinetunePage(JobPage):
     def plan(self) -> None:
         """Have the plan made and shown; nothing is trained."""
         self._planning, self._then_train = True, False
-        super().start()
+        self._begin()
 
     def start(self) -> None:
         """Train as the plan says; one that is not there yet, or no longer holds, is made and shown first."""
         self._planning = self._then_train = not self._is_fresh()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start the job under its own name."""
+        self._title = tr("Plan a fine-tuning (Lacuna)") if self._planning else tr("Fine-tune a checkpoint (Lacuna)")
         super().start()
 
     def _job(self, exports: Exports) -> FinetuneJob:
@@ -279,6 +284,8 @@ class FinetunePage(JobPage):
         super()._show_event(event)
         if event["event"] == "metrics":
             self.curves.add(event)
+            if len(self.curves.loss) == 1:  # the legend has come, so that the curves are higher now
+                self._scroll_to(self.curvesGroup)
             self.keepButton.setEnabled(event.get("best_epoch", 0) > 0 and self.cancelButton.isEnabled())
             if "probabilities" in event:
                 self.plan_view.show_measured(event["probabilities"])

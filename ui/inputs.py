@@ -105,6 +105,7 @@ class ModelInputs(QWidget):
             self.failed.emit(problem)
         for row in self.rows:
             self.rowsLayout.removeWidget(row)
+            row.hide()
             row.deleteLater()
         self.rows = [ModalityRow(item, self.modalitiesGroup) for item in self.card.modalities] if self.card else []
         for row in self.rows:

@@ -118,6 +118,7 @@ class JobPage(QWidget):
         self.start_button.setEnabled(not problem and self.task is None)
         self.start_button.setToolTip(problem)
         say(self.estimateLabel, problem or estimate, WARNING_COLOR if problem else MUTED_COLOR)
+        self.estimateLabel.setVisible(self.task is None and bool(problem or estimate))
 
     def start(self) -> None:
         """Start the job; everything that touches layers is done here, the rest in the task."""

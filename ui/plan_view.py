@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Optional
 
-from qgis.PyQt.QtCore import Qt, pyqtSignal
+from qgis.PyQt.QtCore import pyqtSignal
 from qgis.PyQt.QtGui import QColor
-from qgis.PyQt.QtWidgets import QAbstractItemView, QHeaderView, QTableWidgetItem, QWidget
+from qgis.PyQt.QtWidgets import QWidget
 
 from ..compat import tr
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
+from .number_table import Cell, NumberTable
 from .probability_bars import ProbabilityBars
 from .split_overlay import legend_html
 
@@ -33,13 +34,8 @@ class PlanView(QWidget):
         self.planLayout.insertWidget(self.planLayout.indexOf(self.barsNote), self.bars)
         self.bars.edited.connect(self._follow_edit)
         self.resetButton.clicked.connect(self.bars.reset)
-        table = self.pixelsTable
-        table.verticalHeader().hide()
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        table.setShowGrid(False)
-        table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.pixelsTable = NumberTable(self)
+        self.planLayout.insertWidget(self.planLayout.indexOf(self.legendLabel) + 1, self.pixelsTable)
 
     def show_plan(self, plan: dict[str, Any], bound: Collection[str]) -> None:
         """Show a plan of the engine.
@@ -74,31 +70,18 @@ class PlanView(QWidget):
         """Fill the table of labelled pixels; what a side lacks stands out."""
         titles = {"training": tr("training"), "validation": tr("validation"), "test": tr("test")}
         sides = [side for side in titles if side != "test" or any(plan["pixels"]["test"].values())]
-        table = self.pixelsTable
-        table.setColumnCount(1 + len(sides))
-        table.setHorizontalHeaderLabels([tr("labelled pixels"), *(titles[side] for side in sides)])
-        table.setRowCount(len(plan["classes"]) + 1)
-        for row, item in enumerate(plan["classes"]):
+        rows = []
+        for item in plan["classes"]:
             name = tr("{} (new)").format(item["name"]) if item["name"] in plan["added"] else item["name"]
-            table.setItem(row, 0, QTableWidgetItem(name))
+            counts = (plan["pixels"][side].get(item["name"], 0) for side in sides)
+            rows.append([Cell(name), *(Cell(count, f"{count:,}" if count else tr("none")) for count in counts)])
+        gap = plan["pixels"]["gap"]
+        rows.append([Cell(tr("in the gap, unused")), Cell(gap, f"{gap:,}"), *[Cell(None)] * (len(sides) - 1)])
+        self.pixelsTable.show_rows([tr("labelled pixels"), *(titles[side] for side in sides)], rows)
+        for row in range(len(plan["classes"])):
             for column, side in enumerate(sides, 1):
-                self._put(row, column, plan["pixels"][side].get(item["name"], 0), warn=True)
-        table.setItem(table.rowCount() - 1, 0, QTableWidgetItem(tr("in the gap, unused")))
-        self._put(table.rowCount() - 1, 1, plan["pixels"]["gap"])
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        table.resizeRowsToContents()
-        table.setFixedHeight(header.sizeHint().height() + min(table.verticalHeader().length(), 300) + 4)
-
-    def _put(self, row: int, column: int, count: int, warn: bool = False) -> None:
-        """Put a number of pixels into the table."""
-        cell = QTableWidgetItem(f"{count:,}")
-        cell.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        if warn and count == 0:
-            cell.setForeground(QColor(WARNING_COLOR))
-            cell.setText(tr("none"))
-        self.pixelsTable.setItem(row, column, cell)
+                if not plan["pixels"][side].get(plan["classes"][row]["name"]):
+                    self.pixelsTable.item(row, column).setForeground(QColor(WARNING_COLOR))
 
 
 def _notes(strategy: dict[str, Any]) -> list[str]:

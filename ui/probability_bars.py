@@ -11,7 +11,7 @@ from qgis.PyQt.QtGui import QColor, QFocusEvent, QFontMetrics, QKeyEvent, QMouse
 from qgis.PyQt.QtWidgets import QDoubleSpinBox, QSizePolicy, QToolTip, QWidget
 
 from ..compat import tr
-from .chart import COLORS, faint, ink
+from .chart import COLORS, draw_text, faint, ink
 
 STEP = 0.01
 # Full lengths of a bar; the one taken leaves room to drag the longest bar further.
@@ -130,14 +130,15 @@ class ProbabilityBars(QWidget):
         painter.setPen(ink(self))
         metrics = QFontMetrics(self.font())
         name = metrics.elidedText(self._names[index], Qt.TextElideMode.ElideMiddle, int(place.left()) - 6)
-        vertical = Qt.AlignmentFlag.AlignVCenter
-        painter.drawText(QRectF(0, index * line, place.left(), line), vertical | Qt.AlignmentFlag.AlignLeft, name)
+        draw_text(painter, QRectF(0, index * line, place.left(), line), name, Qt.AlignmentFlag.AlignLeft)
         numbers = QRectF(place.right(), index * line, self.width() - place.right(), line)
-        painter.drawText(numbers, vertical | Qt.AlignmentFlag.AlignRight, f"{value:.3f}")
+        draw_text(painter, numbers, f"{value:.3f}", Qt.AlignmentFlag.AlignRight)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(faint(self, 0.08))
         painter.drawRoundedRect(place, 2, 2)
-        painter.setBrush(QColor(COLORS[1] if self.is_edited() else COLORS[0]))
+        fill = QColor(COLORS[1] if self.is_edited() else COLORS[0])
+        fill.setAlphaF(1.0 if self.isEnabled() else 0.4)
+        painter.setBrush(fill)
         painter.drawRoundedRect(
             QRectF(place.topLeft(), QPointF(place.left(), place.bottom())).adjusted(0, 0, self.length_of(value), 0),
             2,

@@ -39,6 +39,8 @@ class SplitBox(QWidget):
     def set_labels(self, layer: Optional[QgsMapLayer]) -> None:
         """Offer what the labels allow: a raster knows no polygons."""
         polygons = isinstance(layer, QgsVectorLayer)
+        if polygons == self._polygons and (not polygons or self.fieldCombo.layer() is layer):
+            return
         if polygons != self._polygons:
             self._polygons = polygons
             kept = self.method()
@@ -50,11 +52,8 @@ class SplitBox(QWidget):
                 self.methodCombo.addItem(tr("by groups of polygons"), GROUPS)
             self.methodCombo.setCurrentIndex(max(0, self.methodCombo.findData(kept)))
             self.methodCombo.blockSignals(False)
-        if polygons and self.fieldCombo.layer() is not layer:
-            self.fieldCombo.setLayer(layer)
-            self.fieldCombo.setField("")
-        elif not polygons:
-            self.fieldCombo.setLayer(None)
+        self.fieldCombo.setLayer(layer if polygons else None)
+        self.fieldCombo.setField("")
         self._follow()
 
     def method(self) -> str:

@@ -13,13 +13,12 @@ from qgis.core import (
     QgsPointXY,
     QgsProject,
     QgsRectangle,
-    QgsWkbTypes,
 )
 from qgis.gui import QgsMapCanvas, QgsRubberBand
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QColor
 
-from ..compat import tr
+from ..compat import POLYGON_GEOMETRY, tr
 from ..engine.errors import LacunaError
 from .forms import chip
 
@@ -94,7 +93,7 @@ class SplitOverlay:
     def _band(self, side: str) -> QgsRubberBand:
         """Return an empty rubber band in the colour of a side."""
         name, opacity = _COLORS[side]
-        band = QgsRubberBand(self.canvas, QgsWkbTypes.GeometryType.PolygonGeometry)
+        band = QgsRubberBand(self.canvas, POLYGON_GEOMETRY)
         fill = QColor(name)
         fill.setAlpha(opacity)
         band.setFillColor(fill)

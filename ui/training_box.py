@@ -121,7 +121,7 @@ class TrainingBox(QWidget):
         self.loraGroup.setVisible(self.method() == "lora")
         latent = self.strategy() == "latent"
         for widget in (self.presetLabel, self.presetCombo, self.refreshLabel, self.refreshSpin):
-            widget.setVisible(latent)
+            widget.setEnabled(latent)
         self.changed.emit()
 
 

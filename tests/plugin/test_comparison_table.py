@@ -63,7 +63,7 @@ def test_changes_are_coloured(table):
     assert colors == [WORSE, BETTER]
 
 
-def test_a_table_is_as_high_as_it_is_long(table):
+def test_a_table_is_as_high_as_it_is_long(table, qtbot):
     for part in (table.scenarioTable, table.classTable):
         last = part.visualItemRect(part.item(part.rowCount() - 1, 0))
         assert last.bottom() <= part.viewport().height()

@@ -244,7 +244,7 @@ def check_lineage(page, made, checkpoint, qtbot):
     assert page.lineageLabel.text() == ""
 
 
-def test_the_plan_is_shown_on_the_map_and_in_numbers(labelled, canvas, sample, qtbot):
+def test_the_plan_is_shown_on_the_map_and_in_numbers_and_can_be_edited(labelled, canvas, sample, qtbot):
     page = labelled
     page.training.strategyCombo.setCurrentIndex(page.training.strategyCombo.findData("latent"))
     page.refresh()
@@ -262,6 +262,26 @@ def test_the_plan_is_shown_on_the_map_and_in_numbers(labelled, canvas, sample, q
     assert page.plan_view.bars.probabilities == plan["strategy"]["probabilities"]
     assert "distortion" in page.plan_view.bars.words(0)
     assert page.curvesGroup.isHidden()
+    check_editing(page, plan["strategy"]["probabilities"], qtbot)
+
+
+def check_editing(page, proposed, qtbot):
+    """A bar that is moved becomes a weight of the job, until all are set back."""
+    bars = page.plan_view.bars
+    bars.setFocus()
+    for key in (Qt.Key.Key_Down, *[Qt.Key.Key_Right] * 5):
+        QTest.keyClick(bars, key)
+    page.refresh()
+    assert page.planNote.text() == "", "what is edited is part of the plan"
+    page._planning = False
+    job = page._job(Exports())
+    job.check()
+    assert job.strategy == "weights"
+    assert job.weights[1] == pytest.approx(proposed[1] + 0.05)
+    assert sum(job.weights) == pytest.approx(1)
+    click(qtbot, page.plan_view.resetButton)
+    job = page._job(Exports())
+    assert (job.strategy, job.weights) == ("latent", None)
 
 
 def test_a_plan_that_no_longer_holds_is_said_and_leaves_the_map(labelled, fields, canvas, qtbot):
@@ -286,28 +306,6 @@ def test_a_plan_that_no_longer_holds_is_said_and_leaves_the_map(labelled, fields
     page.refresh()
     assert page.planNote.text() == ""
     assert len(bands(canvas)) == 3
-
-
-def test_an_edited_bar_becomes_a_weight_of_the_job(labelled, qtbot):
-    page = labelled
-    make_plan(page, qtbot)
-    bars = page.plan_view.bars
-    bars.setFocus()
-    for key in (Qt.Key.Key_Down, *[Qt.Key.Key_Right] * 5):
-        QTest.keyClick(bars, key)
-    assert page.plan_view.resetButton.isVisible()
-    page._planning = False
-    job = page._job(Exports())
-    assert job.strategy == "weights"
-    assert job.weights == pytest.approx([(1 - 1 / 7 - 0.05) / 6 if index != 1 else 1 / 7 + 0.05 for index in range(7)])
-    job.check()
-    edited = list(bars.probabilities)
-    page.training.epochsSpin.setValue(2)
-    make_plan(page, qtbot)
-    assert bars.probabilities == edited, "the same was proposed again"
-    click(qtbot, page.plan_view.resetButton)
-    job = page._job(Exports())
-    assert (job.strategy, job.weights) == ("uniform", None)
 
 
 @pytest.mark.slow

@@ -122,6 +122,15 @@ def test_the_tooltip_says_probability_proposal_and_distortion(bars):
     assert "proposed: 0.300" in bars.words(1)
 
 
+def test_an_edit_stays_while_the_same_is_proposed(bars):
+    bars.set_probability(0, 0.5)
+    edited = list(bars.probabilities)
+    bars.propose(SCENARIOS, PROPOSED)
+    assert bars.probabilities == edited
+    bars.propose(SCENARIOS, [0.1, 0.4, 0.5])
+    assert (bars.probabilities, bars.is_edited()) == ([0.1, 0.4, 0.5], False)
+
+
 def test_the_drawn_lengths_are_in_proportion(bars):
     assert bars.length_of(0.4) == pytest.approx(2 * bars.length_of(0.2))
     assert bars.length_of(0.5) < bars.bar(0).width()
