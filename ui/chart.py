@@ -6,8 +6,8 @@ from __future__ import annotations
 import math
 
 from qgis.PyQt.QtCore import QRectF, Qt
-from qgis.PyQt.QtGui import QColor, QPainter, QPalette, QPen, QTextOption
-from qgis.PyQt.QtWidgets import QWidget
+from qgis.PyQt.QtGui import QColor, QPainter, QPen, QTextOption
+from qgis.PyQt.QtWidgets import QLabel
 
 # Okabe and Ito 2008, without black and the yellow that is lost on white.
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c")
@@ -21,16 +21,14 @@ def line_pen(index: int, width: float = 1.8) -> QPen:
     return pen
 
 
-def ink(widget: QWidget) -> QColor:
-    """Return the colour of text in the theme of `widget`."""
-    return widget.palette().color(QPalette.ColorRole.WindowText)
+class Chart(QLabel):
+    """A widget that is painted. It is a label, as dark themes of QGIS give the colour of their text to labels only."""
 
-
-def faint(widget: QWidget, share: float = 0.2) -> QColor:
-    """Return a colour between background and text in the theme of `widget`, with this share of the text's."""
-    front, back = ink(widget), widget.palette().color(QPalette.ColorRole.Window)
-    mixed = (round(share * a + (1 - share) * b) for a, b in zip(front.getRgb()[:3], back.getRgb()[:3]))
-    return QColor(*mixed)
+    def ink(self, share: float = 1.0) -> QColor:
+        """Return the colour of text in the present theme, as faint as `share` (0 to 1) says."""
+        color = QColor(self.palette().color(self.foregroundRole()))
+        color.setAlphaF(share)
+        return color
 
 
 def draw_text(painter: QPainter, place: QRectF, text: str, side: Qt.AlignmentFlag) -> None:

@@ -10,7 +10,7 @@ from qgis.PyQt.QtGui import QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF,
 from qgis.PyQt.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from ..compat import tr
-from .chart import draw_text, faint, ink, line_pen, round_ticks
+from .chart import Chart, draw_text, line_pen, round_ticks
 
 LOSS_HEIGHT = 110
 MIOU_HEIGHT = 170
@@ -18,7 +18,7 @@ _EDGE = 8
 _SWATCH = 18
 
 
-class Curves(QWidget):
+class Curves(Chart):
     """Two frames above each other with one axis of epochs: the loss, and a line of mIoU for each scenario.
 
     Attributes:
@@ -131,7 +131,7 @@ class Curves(QWidget):
         self._paint_frame(painter, lower, tr("Validation mIoU of each scenario"), ticks)
         self._paint_epochs(painter, upper, lower)
         loss_ticks = round_ticks(min(values), max(values), 3)
-        self._paint_line(painter, upper, loss_ticks, self.loss, QPen(ink(self), 1.8))
+        self._paint_line(painter, upper, loss_ticks, self.loss, QPen(self.ink(), 1.8))
         for index, points in enumerate(self.lines.values()):
             self._paint_line(painter, lower, ticks, points, line_pen(index))
         self._paint_legend(painter)
@@ -140,13 +140,13 @@ class Curves(QWidget):
     def _paint_frame(self, painter: QPainter, frame: QRectF, title: str, ticks: list[float]) -> None:
         """Paint the title, and a quiet line with its number for each tick."""
         line = self.fontMetrics().height()
-        painter.setPen(ink(self))
+        painter.setPen(self.ink())
         draw_text(painter, QRectF(0, frame.top() - line - 4, self.width(), line), title, Qt.AlignmentFlag.AlignLeft)
         for tick in ticks:
             y = _y(tick, frame, ticks)
-            painter.setPen(QPen(faint(self), 1))
+            painter.setPen(QPen(self.ink(0.2), 1))
             painter.drawLine(QPointF(frame.left(), y), QPointF(frame.right(), y))
-            painter.setPen(faint(self, 0.7))
+            painter.setPen(self.ink(0.7))
             place = QRectF(0, y - line / 2, frame.left() - 5, line)
             draw_text(painter, place, f"{tick:g}", Qt.AlignmentFlag.AlignRight)
 
@@ -154,7 +154,7 @@ class Curves(QWidget):
         """Paint the numbers of epochs, the best one and the one under the mouse."""
         line = self.fontMetrics().height()
         ticks = sorted({1, *(int(item) for item in round_ticks(0, max(self.epochs, 1), 6) if item == int(item))})
-        painter.setPen(faint(self, 0.7))
+        painter.setPen(self.ink(0.7))
         for epoch in (item for item in ticks if 1 <= item <= self.epochs):
             place = QRectF(self._x(epoch, lower) - 30, lower.bottom() + 3, 60, line)
             draw_text(painter, place, str(epoch), Qt.AlignmentFlag.AlignHCenter)
@@ -167,7 +167,7 @@ class Curves(QWidget):
             left = self._x(self.best_epoch, lower) - wide - 4 if right else self._x(self.best_epoch, lower) + 4
             painter.drawText(QPointF(left, lower.top() + self.fontMetrics().ascent()), best)
         for epoch, style in marked:
-            painter.setPen(QPen(faint(self, 0.6), 1, style))
+            painter.setPen(QPen(self.ink(0.6), 1, style))
             for frame in (upper, lower):
                 x = self._x(epoch, frame)
                 painter.drawLine(QPointF(x, frame.top()), QPointF(x, frame.bottom()))
@@ -192,7 +192,7 @@ class Curves(QWidget):
             y = top + place.y() + line / 2
             painter.setPen(line_pen(index, 2.5))
             painter.drawLine(QPointF(place.x(), y), QPointF(place.x() + _SWATCH, y))
-            painter.setPen(ink(self))
+            painter.setPen(self.ink())
             painter.drawText(QPointF(place.x() + _SWATCH + 6, top + place.y() + self.fontMetrics().ascent()), name)
 
     def epoch_at(self, x: float) -> Optional[int]:

@@ -11,14 +11,14 @@ from qgis.PyQt.QtGui import QColor, QFocusEvent, QFontMetrics, QKeyEvent, QMouse
 from qgis.PyQt.QtWidgets import QDoubleSpinBox, QSizePolicy, QToolTip, QWidget
 
 from ..compat import tr
-from .chart import COLORS, draw_text, faint, ink
+from .chart import COLORS, Chart, draw_text
 
 STEP = 0.01
 # Full lengths of a bar; the one taken leaves room to drag the longest bar further.
 _SCALES = (0.2, 0.5, 1.0)
 
 
-class ProbabilityBars(QWidget):
+class ProbabilityBars(Chart):
     """One line a scenario: its modalities, a bar, the probability. A tick marks what was proposed.
 
     Signals:
@@ -127,14 +127,14 @@ class ProbabilityBars(QWidget):
         """Paint the name, the bar, the number and the tick of one scenario."""
         place, line = self.bar(index), self._line()
         focused = index == self._current and self.hasFocus()
-        painter.setPen(ink(self))
+        painter.setPen(self.ink())
         metrics = QFontMetrics(self.font())
         name = metrics.elidedText(self._names[index], Qt.TextElideMode.ElideMiddle, int(place.left()) - 6)
         draw_text(painter, QRectF(0, index * line, place.left(), line), name, Qt.AlignmentFlag.AlignLeft)
         numbers = QRectF(place.right(), index * line, self.width() - place.right(), line)
         draw_text(painter, numbers, f"{value:.3f}", Qt.AlignmentFlag.AlignRight)
         painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(faint(self, 0.08))
+        painter.setBrush(self.ink(0.08))
         painter.drawRoundedRect(place, 2, 2)
         fill = QColor(COLORS[1] if self.is_edited() else COLORS[0])
         fill.setAlphaF(1.0 if self.isEnabled() else 0.4)
@@ -146,10 +146,10 @@ class ProbabilityBars(QWidget):
         )
         if self.is_edited():
             x = place.left() + self.length_of(self._proposed[index])
-            painter.setPen(QPen(ink(self), 1.5))
+            painter.setPen(QPen(self.ink(), 1.5))
             painter.drawLine(QPointF(x, place.top() - 1), QPointF(x, place.bottom() + 1))
         if focused:
-            painter.setPen(QPen(faint(self, 0.6), 1, Qt.PenStyle.DotLine))
+            painter.setPen(QPen(self.ink(0.6), 1, Qt.PenStyle.DotLine))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRect(QRectF(0.5, index * line + 0.5, self.width() - 1, line - 1))
 

@@ -24,7 +24,7 @@ from .forms import chip
 
 # Told apart by most eyes, on imagery and on white; the second number is the opacity of the filling (0 to 255).
 _COLORS = {
-    "training": ("#56b4e9", 45),
+    "training": ("#56b4e9", 60),
     "validation": ("#e69f00", 110),
     "gap": ("#5f5f5f", 110),
     "test": ("#009e73", 110),

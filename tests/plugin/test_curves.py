@@ -7,6 +7,7 @@ import pytest
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtGui import QColor, QPalette
 from qgis.PyQt.QtTest import QTest
+from qgis.PyQt.QtWidgets import QWidget
 
 from lacuna.ui.chart import COLORS, line_pen, round_ticks
 from lacuna.ui.curves import LOSS_HEIGHT, Curves
@@ -102,6 +103,16 @@ def test_every_line_and_the_loss_are_drawn_in_light_and_dark(curves, dark):
     upper, _ = curves._frames()
     inside = range(int(upper.left()) + 20, int(upper.right())), range(int(upper.top()), int(upper.bottom()))
     assert any(image.pixelColor(x, y).name() == ink for x in inside[0] for y in inside[1])
+
+
+def test_a_dark_theme_of_qgis_gives_its_text_colour(qtbot):
+    """Such a theme is a style sheet that names labels; other widgets would go on with black."""
+    frame = QWidget()
+    frame.setStyleSheet("QWidget { background: #323232; } QLabel { color: #c8c8c8; }")
+    inside = Curves(frame)
+    qtbot.addWidget(frame)
+    frame.show()
+    assert inside.ink().name() == "#c8c8c8"
 
 
 def test_a_legend_that_does_not_fit_is_broken(curves):
