@@ -37,8 +37,7 @@ from .engine.errors import CancelledError, LacunaError
 
 # Some gigabytes, fetched from a server: more is surely not what was meant.
 MAX_PIXELS = 400_000_000
-# Characters of a layer's name that the name of a file takes over.
-_NAME = 60
+_LONGEST_NAME = 60
 
 Cancelled = Callable[[], bool]
 
@@ -86,7 +85,7 @@ class Exports:
         crs: QgsCoordinateReferenceSystem,
         request: Any = None,
         fields: Sequence[str] = (),
-        name: str = "layer",
+        name: str = "",
     ) -> str:
         """Put polygons down for writing and return the path they will have.
 
@@ -95,7 +94,7 @@ class Exports:
             crs: of its geometries.
             request: a `QgsFeatureRequest` that picks some of its features; None for all.
             fields: names of the fields that are written with them.
-            name: what the file is called, for those who read of it in a record.
+            name: of their layer, by which cards and reports will call them.
         """
         path = self._path("gpkg", name)
         context = QgsProject.instance().transformContext()
@@ -129,12 +128,33 @@ class Exports:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
 
-    def _path(self, extension: str, name: str = "layer") -> str:
-        """Return a new path in the temporary folder, which is made when first needed."""
+    def _path(self, extension: str, name: str = "") -> str:
+        """Return a new path, with what file systems bear of `name`, in the temporary folder, made when first needed."""
         if self.folder is None:
             self.folder = tempfile.mkdtemp(prefix="lacuna-")
-        plain = re.sub(r"[^\w-]+", "_", name).strip("_")[:_NAME] or "layer"
-        return os.path.join(self.folder, f"{plain}-{len(self._writers) + 1}.{extension}")
+        folder = os.path.join(self.folder, str(len(self._writers) + 1))
+        os.makedirs(folder, exist_ok=True)
+        stem = re.sub(r"[^\w-]+", "_", name).strip("_")[:_LONGEST_NAME] or "layer"
+        return os.path.join(folder, f"{stem}.{extension}")
+
+
+class NoExports(Exports):
+    """Takes nothing down: to find out beforehand whether a job can be made, without asking servers or disks."""
+
+    def raster(self, layer: QgsRasterLayer, extent: Optional[tuple[QgsRectangle, Any]] = None) -> str:
+        """Return the name of `layer` in place of a path."""
+        return layer.name() or layer.id()
+
+    def polygons(
+        self,
+        source: Any,
+        crs: QgsCoordinateReferenceSystem,
+        request: Any = None,
+        fields: Sequence[str] = (),
+        name: str = "",
+    ) -> str:
+        """Return the name of the layer in place of a path."""
+        return name or "polygons"
 
 
 def _cut(layer: QgsRasterLayer, extent: Optional[tuple[QgsRectangle, Any]]) -> QgsRectangle:

@@ -13,8 +13,10 @@ from ..compat import tr
 from .number_table import Cell, NumberTable
 from .value_table import swatch
 
-_LEAST_WIDTH = 36
+_LEAST_WIDTH = 34
 _MARGIN = 4
+_MOST_TITLE = 40
+_SMALLER = 0.88
 
 
 class ConfusionTable(NumberTable):
@@ -23,6 +25,12 @@ class ConfusionTable(NumberTable):
     def __init__(self, parent: Optional[QWidget] = None) -> None:
         super().__init__(parent, most_rows=20, least=66)
         self.setObjectName("confusionTable")
+        # Six classes shall fit into a dock of usual width.
+        font = self.font()
+        if font.pointSizeF() > 0:
+            font.setPointSizeF(_SMALLER * font.pointSizeF())
+        for widget in (self, self.horizontalHeader()):
+            widget.setFont(font)
 
     def show_counts(
         self, counts: Sequence[Sequence[int]], classes: Sequence[Mapping[str, Any]], per_cent: bool
@@ -45,7 +53,8 @@ class ConfusionTable(NumberTable):
         self.show_rows(["", *names, tr("Sum")], rows)
         metrics = self.horizontalHeader().fontMetrics()
         for column, name in enumerate(names, start=1):
-            width = max(_LEAST_WIDTH, self.sizeHintForColumn(column))
+            wished = min(metrics.horizontalAdvance(name) + 2 * _MARGIN, _MOST_TITLE)
+            width = max(_LEAST_WIDTH, self.sizeHintForColumn(column), wished)
             head = QTableWidgetItem(metrics.elidedText(name, Qt.TextElideMode.ElideRight, width - _MARGIN))
             head.setToolTip(name)
             self.setHorizontalHeaderItem(column, head)

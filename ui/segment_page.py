@@ -194,7 +194,7 @@ class SegmentPage(JobPage):
         request = None
         if self.selectedCheck.isChecked():
             request = QgsFeatureRequest().setFilterFids(layer.selectedFeatureIds())
-        return exports.polygons(QgsVectorLayerFeatureSource(layer), layer.crs(), request)
+        return exports.polygons(QgsVectorLayerFeatureSource(layer), layer.crs(), request, name=layer.name())
 
     def _finish(self, job: SegmentJob, result: dict[str, Any]) -> None:
         """Bring the layers into the project and sum up the run."""

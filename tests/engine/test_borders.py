@@ -15,7 +15,7 @@ QT = {"qgis", "PyQt5", "PyQt6", "PySide2", "PySide6", "sip", "osgeo"}
 # What lives in the engine's process alone.
 HEAVY = {"torch", "rasterio", "safetensors", "pyogrio", "shapely", "pyproj", "affine"}
 # What both processes use: these, and whatever they import.
-SHARED = ("errors", "events", "jobs", "checkpoint.card", "checkpoint.classes", "checkpoint.header")
+SHARED = ("errors", "events", "jobs", "options", "checkpoint.card", "checkpoint.classes", "checkpoint.header")
 # Blocked by the plugin site (Bandit), or unsafe.
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "mktemp"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "shelve", "marshal", "telnetlib", "ftplib"}

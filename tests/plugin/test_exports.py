@@ -56,16 +56,18 @@ def test_polygons_are_written_without_fields_unless_wanted(exports, fields_layer
     assert layer.featureCount() == 2
 
 
-def test_files_are_called_like_their_layers(exports, fields_layer):
-    source, crs = FeatureSource(fields_layer), fields_layer.crs()
-    names = ["Meine Äcker: 2026/27", "Meine Äcker: 2026/27", "..", ""]
-    paths = [exports.polygons(source, crs, name=name) for name in names]
-    exports.write(lambda: False)
+def test_polygons_are_called_after_their_layer(exports, fields_layer):
+    source = FeatureSource(fields_layer)
+    paths = [
+        exports.polygons(source, fields_layer.crs(), name=name)
+        for name in ("Wald: 2026/05", "Wälder", "Wälder", "", "/")
+    ]
     assert [Path(path).name for path in paths] == [
-        "Meine_Äcker_2026_27-1.gpkg", "Meine_Äcker_2026_27-2.gpkg", "layer-3.gpkg", "layer-4.gpkg",
+        "Wald_2026_05.gpkg", "Wälder.gpkg", "Wälder.gpkg", "layer.gpkg", "layer.gpkg",
     ]  # fmt: skip
-    assert len({Path(path).parent for path in paths}) == 1
-    assert all(Path(path).exists() for path in paths)
+    assert len(set(paths)) == len(paths)
+    exports.write(lambda: False)
+    assert all(QgsVectorLayer(path).isValid() for path in paths)
 
 
 def test_texts_are_written_and_removed_with_the_rest(exports):
