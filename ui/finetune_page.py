@@ -53,8 +53,10 @@ class FinetunePage(JobPage):
 
     def __init__(self, canvas: QgsMapCanvas, parent: Optional[QWidget] = None) -> None:
         super().__init__(canvas, __file__, "startButton", tr("Fine-tune a checkpoint (Lacuna)"), parent)
-        self._planning = self._then_train = False
-        self._plan_key = self._result_path = self._report_path = self._proposed_output = self._parent_path = ""
+        self._planning = self._then_train = self._keeping = False
+        self._asked_key = self._plan_key = self._result_path = self._report_path = self._proposed_output = (
+            self._parent_path
+        ) = ""
         self._scrolled: QWidget = self.scrollContents
         self._scroller = QTimer(self)
         self._scroller.setSingleShot(True)
@@ -73,7 +75,7 @@ class FinetunePage(JobPage):
         self.plan_view = PlanView(self.planGroup)
         self.curves = Curves(self.curvesGroup)
         self.comparison = ComparisonTable(self.resultGroup)
-        self.overlay = SplitOverlay(self.canvas)
+        self.overlay = SplitOverlay(self.canvas, self)
         self.labelsGroupLayout.addWidget(self.labels)
         self.classesGroupLayout.addWidget(self.classes)
         self.splitGroupLayout.addWidget(self.split)
@@ -95,6 +97,7 @@ class FinetunePage(JobPage):
             part.changed.connect(self.refresh_later)
         self.deviceCombo.currentIndexChanged.connect(self.refresh_later)
         self.outputWidget.fileChanged.connect(self.refresh_later)
+        self.overlay.failed.connect(self.failed)
         self.planButton.clicked.connect(self.plan)
         self.zoomButton.clicked.connect(self._zoom)
         self.parentButton.clicked.connect(lambda: self.set_checkpoint(self._parent_path))
@@ -145,8 +148,9 @@ class FinetunePage(JobPage):
         title = tr("Classes of the checkpoint")
         self.classesGroup.setTitle(f"{title}: {words}" if words else title)
         say(self.outputLabel, "")
-        if os.path.exists(self._output()):
-            say(self.outputLabel, tr("The file exists and will be replaced."), WARNING_COLOR)
+        there = [os.path.basename(path) for path in self._written() if os.path.exists(path)]
+        if there:
+            say(self.outputLabel, tr("Will be replaced: {}.").format(", ".join(there)), WARNING_COLOR)
         problem = self._problem()
         fresh = self._is_fresh()
         self._show_plan_state(fresh)
@@ -177,17 +181,27 @@ class FinetunePage(JobPage):
     def _output(self) -> str:
         return output_path(self.outputWidget.filePath(), ".safetensors")
 
+    def _written(self) -> list[str]:
+        """Return all files that a training writes: checkpoint, report and, where asked for, adapters."""
+        stem = os.path.splitext(self._output())[0]
+        if not stem:
+            return []
+        adapters = [stem + ".lora.safetensors"] if self.training.keeps_apart() else []
+        return [self._output(), stem + ".html", *adapters]
+
     def _key(self) -> str:
         """Return all that decides the plan, as text."""
         layer = self.labels.layer()
         vector = isinstance(layer, QgsVectorLayer)
-        bound = {name: (item.layer.id(), item.bands, item.nodata) for name, item in self.inputs.bindings().items()}
-        masks = [str(item.mask and getattr(item.mask, "id", lambda: "")()) for item in self.inputs.bindings().values()]
+        bound = {
+            name: (item.layer.id(), item.bands, item.nodata, item.mask.id() if item.mask else "")
+            for name, item in self.inputs.bindings().items()
+        }
         labels = (layer.id() if layer else "", self.labels.field(), self.labels.class_map(), self.labels.counts())
         edits = (layer.undoStack().index(), sorted(self._selected(layer))) if vector else ()
         classes = (self.classes.merge(), self.classes.drop())
         chosen = (self.training.fields(), self._tables(), self.deviceCombo.currentData())
-        return json.dumps([self.inputs.checkpoint(), bound, masks, labels, edits, classes, chosen])
+        return json.dumps([self.inputs.checkpoint(), bound, labels, edits, classes, chosen])
 
     def _selected(self, layer: QgsVectorLayer) -> list[int]:
         """Return the selected polygons where only they count."""
@@ -210,7 +224,7 @@ class FinetunePage(JobPage):
         say(self.planNote, "" if fresh else words, WARNING_COLOR if stale else MUTED_COLOR)
         if stale:
             self.overlay.clear()
-        elif fresh and not self.overlay.bands and self.isVisible():
+        elif fresh and not self.overlay.bands:
             self._draw_split()
 
     def _tables(self) -> dict[str, dict[str, Any]]:
@@ -247,13 +261,14 @@ class FinetunePage(JobPage):
             merge=self.classes.merge(),
             drop=self.classes.drop(),
             config=exports.text("toml", toml_words(self._tables())),
-            report=os.path.splitext(output)[0] + ".html",
+            report=self._written()[1] if output else None,
             device=self.deviceCombo.currentData(),
             plan_only=self._planning,
             overwrite=True,
             **self.training.fields(),
         )
         if self._planning:
+            self._asked_key = self._key()
             return job
         try:
             os.makedirs(os.path.dirname(output), exist_ok=True)
@@ -268,6 +283,7 @@ class FinetunePage(JobPage):
         self.planButton.setEnabled(not running)
         self.keepButton.setVisible(not self._planning)
         self.keepButton.setEnabled(False)
+        self._keeping = False
         if not running:
             return
         if self._planning:
@@ -286,7 +302,8 @@ class FinetunePage(JobPage):
             self.curves.add(event)
             if len(self.curves.loss) == 1:  # the legend has come, so that the curves are higher now
                 self._scroll_to(self.curvesGroup)
-            self.keepButton.setEnabled(event.get("best_epoch", 0) > 0 and self.cancelButton.isEnabled())
+            ending = self._keeping or not self.cancelButton.isEnabled()
+            self.keepButton.setEnabled(event.get("best_epoch", 0) > 0 and not ending)
             if "probabilities" in event:
                 self.plan_view.show_measured(event["probabilities"])
 
@@ -298,6 +315,7 @@ class FinetunePage(JobPage):
     def keep_best(self) -> None:
         """End the training with the best checkpoint so far; the result follows."""
         if self.task is not None:
+            self._keeping = True
             self.keepButton.setEnabled(False)
             self.progressLabel.setText(tr("Stopping; the best epoch so far is measured and written…"))
             self.task.conclude()
@@ -320,18 +338,15 @@ class FinetunePage(JobPage):
 
     def _show_plan(self, plan: dict[str, Any]) -> None:
         """Show a plan on the page and on the map."""
-        self._plan_key = self._key()
+        self._plan_key = self._asked_key
         self.plan_view.show_plan(plan, list(self.inputs.layers()))
         self._draw_split()
         self._scroll_to(self.planGroup)
 
     def _draw_split(self) -> None:
-        """Draw the split of a plan that still holds."""
-        if self._is_fresh():
-            try:
-                self.overlay.show(self.plan_view.plan["regions"])
-            except LacunaError as problem:
-                self.failed.emit(problem)
+        """Draw the split of a plan that still holds, while this page is seen."""
+        if self.isVisible() and self._is_fresh():
+            self.overlay.show(self.plan_view.plan["regions"])
 
     def _zoom(self) -> None:
         """Show the whole split on the map."""
@@ -349,8 +364,7 @@ class FinetunePage(JobPage):
         say(self.resultLabel, result_words(result, job.checkpoint))
         self.reportButton.setEnabled(bool(self._report_path))
         self.resultGroup.show()
-        better = result["miou"] > result["miou_before"]
-        say(self.summaryLabel, tr("Done: {}").format(os.path.basename(self._result_path)) if better else "")
+        say(self.summaryLabel, tr("Done: {}").format(os.path.basename(self._result_path)))
         self._propose_output()
         self._scroll_to(self.resultGroup)
 

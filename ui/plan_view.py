@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Optional
 
-from qgis.PyQt.QtCore import pyqtSignal
 from qgis.PyQt.QtGui import QColor
 from qgis.PyQt.QtWidgets import QWidget
 
@@ -18,13 +17,7 @@ from .split_overlay import legend_html
 
 
 class PlanView(QWidget):
-    """The plan that the engine has made, in words, a table and bars.
-
-    Signals:
-        edited: the analyst has changed the probabilities, or set them back.
-    """
-
-    edited = pyqtSignal()
+    """The plan that the engine has made, in words, a table, and bars that the analyst may change."""
 
     def __init__(self, parent: Optional[QWidget] = None) -> None:
         super().__init__(parent)
@@ -64,7 +57,6 @@ class PlanView(QWidget):
 
     def _follow_edit(self) -> None:
         self.resetButton.setVisible(self.bars.is_edited())
-        self.edited.emit()
 
     def _fill_pixels(self, plan: dict[str, Any]) -> None:
         """Fill the table of labelled pixels; what a side lacks stands out."""

@@ -15,7 +15,7 @@ from qgis.core import (
     QgsRectangle,
 )
 from qgis.gui import QgsMapCanvas, QgsRubberBand
-from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtCore import QObject, Qt, pyqtSignal
 from qgis.PyQt.QtGui import QColor
 
 from ..compat import POLYGON_GEOMETRY, tr
@@ -33,25 +33,27 @@ _COLORS = {
 _BETWEEN = 7
 
 
-class SplitOverlay:
-    """Draws the regions of a plan on a map and takes them away again.
+class SplitOverlay(QObject):
+    """Draws the regions of a plan on a map and takes them away again; follows the map into another CRS.
 
     Args:
         canvas: the map.
+
+    Signals:
+        failed: the regions cannot be brought into the CRS of the map (LacunaError).
     """
 
-    def __init__(self, canvas: QgsMapCanvas) -> None:
+    failed = pyqtSignal(object)
+
+    def __init__(self, canvas: QgsMapCanvas, parent: Optional[QObject] = None) -> None:
+        super().__init__(parent)
         self.canvas = canvas
         self.bands: dict[str, QgsRubberBand] = {}
         self._regions: list[dict[str, Any]] = []
         canvas.destinationCrsChanged.connect(self._draw)
 
     def show(self, regions: list[dict[str, Any]]) -> None:
-        """Draw the `regions` of a plan, in place of what was drawn before.
-
-        Raises:
-            LacunaError: `no-transform`, a region cannot be brought into the CRS of the map.
-        """
+        """Draw the `regions` of a plan, in place of what was drawn before."""
         self._regions = regions
         self._draw()
 
@@ -79,11 +81,15 @@ class SplitOverlay:
     def _draw(self) -> None:
         """Draw all regions anew, one rubber band a side."""
         self._remove()
-        for region in self._regions:
-            side = region["side"]
+        try:
+            placed = [(region["side"], self._geometry(region)) for region in self._regions]
+        except LacunaError as problem:
+            self.failed.emit(problem)
+            return
+        for side, geometry in placed:
             if side not in self.bands:
                 self.bands[side] = self._band(side)
-            self.bands[side].addGeometry(self._geometry(region), QgsCoordinateReferenceSystem())
+            self.bands[side].addGeometry(geometry, QgsCoordinateReferenceSystem())
 
     def _remove(self) -> None:
         for band in self.bands.values():
@@ -103,7 +109,7 @@ class SplitOverlay:
         return band
 
     def _geometry(self, region: dict[str, Any]) -> QgsGeometry:
-        """Return a region in the CRS of the map."""
+        """Return a region in the CRS of the map; LacunaError `no-transform` where it has no place there."""
         polygons = region["geometry"]["coordinates"]
         geometry = QgsGeometry.fromMultiPolygonXY(
             [[[QgsPointXY(x, y) for x, y in ring] for ring in polygon] for polygon in polygons]
@@ -114,13 +120,14 @@ class SplitOverlay:
         geometry = geometry.densifyByCount(_BETWEEN)
         try:
             geometry.transform(QgsCoordinateTransform(source, target, QgsProject.instance()))
-        except QgsCsException as problem:
-            self._remove()
+        except QgsCsException:
+            geometry = QgsGeometry()
+        if geometry.isNull() or not geometry.boundingBox().isFinite():
             raise LacunaError(
                 "no-transform",
-                tr("The split cannot be drawn in the CRS of the map ({}): {}").format(target.authid(), problem),
+                tr("The split has no place in the CRS of the map ({}).").format(target.userFriendlyIdentifier()),
                 tr("Choose a CRS for the map that reaches over the rasters."),
-            ) from None
+            )
         return geometry
 
 

@@ -62,6 +62,10 @@ class TrainingBox(QWidget):
         """Return what is trained, as a job calls it."""
         return self.methodCombo.currentData()
 
+    def keeps_apart(self) -> bool:
+        """Return whether adapters are also written to a file of their own."""
+        return self.method() == "lora" and self.apartCheck.isChecked()
+
     def fields(self) -> dict[str, Any]:
         """Return the fields of a job that are chosen here."""
         return {
@@ -73,7 +77,10 @@ class TrainingBox(QWidget):
         }
 
     def tables(self) -> dict[str, dict[str, Any]]:
-        """Return the tables `training`, `lora` and `latent` of the configuration; what is automatic is left out."""
+        """Return the tables `training`, `lora` and `latent` of the configuration; only where `problem` is empty.
+
+        What is automatic is left out.
+        """
         training: dict[str, Any] = {
             "patience": self.patienceSpin.value(),
             "accumulation": self.accumulationSpin.value(),
@@ -91,7 +98,7 @@ class TrainingBox(QWidget):
                 "rank": self.rankSpin.value(),
                 "alpha": self.alphaSpin.value(),
                 "layers": self._layers(),
-                "keep_apart": self.apartCheck.isChecked(),
+                "keep_apart": self.keeps_apart(),
             }
         if self.strategy() == "latent" and self.refreshSpin.value():
             tables["latent"] = {"refresh": self.refreshSpin.value()}

@@ -285,8 +285,13 @@ def check_editing(page, proposed, qtbot):
 
 
 def test_a_plan_that_no_longer_holds_is_said_and_leaves_the_map(labelled, fields, canvas, qtbot):
-    page = labelled
-    make_plan(page, qtbot)
+    page, first = labelled, next(fields.getFeatures()).id()
+    click(qtbot, page.startButton)
+    with qtbot.waitSignal(page.planned, timeout=LONG):
+        fields.changeGeometry(first, QgsGeometry.fromRect(QgsRectangle(0, 0, 1, 1)))
+    assert page.task is None, "the map was edited meanwhile, so this is not the plan"
+    fields.undoStack().undo()
+    page.refresh()
     assert page.planNote.text() == ""
     page.hide()
     assert bands(canvas) == []
@@ -294,7 +299,7 @@ def test_a_plan_that_no_longer_holds_is_said_and_leaves_the_map(labelled, fields
     assert len(bands(canvas)) == 3
     for change in (
         lambda: page.split.shareSpin.setValue(40),
-        lambda: fields.changeGeometry(next(fields.getFeatures()).id(), QgsGeometry.fromRect(QgsRectangle(0, 0, 1, 1))),
+        lambda: fields.changeGeometry(first, QgsGeometry.fromRect(QgsRectangle(0, 0, 1, 1))),
     ):
         change()
         page.refresh()
@@ -417,7 +422,10 @@ def test_the_buttons_say_why_they_are_closed(labelled, checkpoint, tmp_path):
     page.outputWidget.setFilePath("")
     page.refresh()
     assert "Name the file" in page.estimateLabel.text()
+    (tmp_path / "mine.html").touch()
     page.outputWidget.setFilePath(str(tmp_path / "mine"))
+    page.refresh()
+    assert "replaced: mine.html" in page.outputLabel.text()
     page.training.rateEdit.setText("fast")
     page.refresh()
     assert "learning rate" in page.estimateLabel.text()

@@ -66,6 +66,17 @@ def edges(box):
     return box.xMinimum(), box.yMinimum(), box.xMaximum(), box.yMaximum()
 
 
+def test_a_crs_that_does_not_reach_there_is_told(overlay, qgis_canvas, qtbot):
+    far = QgsCoordinateReferenceSystem.fromProj("+proj=gnom +lat_0=38 +lon_0=108 +type=crs")
+    overlay.show(REGIONS)
+    with qtbot.waitSignal(overlay.failed) as waited:
+        qgis_canvas.setDestinationCrs(far)
+    assert waited.args[0].code == "no-transform"
+    assert bands(qgis_canvas) == []
+    qgis_canvas.setDestinationCrs(UTM)
+    assert len(bands(qgis_canvas)) == 3
+
+
 def test_holes_stay_open(overlay):
     whole, hole = square(0, 0, 300)[0], square(100, 100, 100)[0]
     overlay.show([region("training", [whole, hole])])

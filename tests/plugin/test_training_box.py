@@ -8,7 +8,9 @@ import subprocess
 
 import pytest
 from qgis.core import QgsField, QgsProject, QgsVectorLayer
-from qgis.PyQt.QtCore import QVariant
+from qgis.PyQt.QtCore import QPoint, QPointF, Qt, QVariant
+from qgis.PyQt.QtGui import QWheelEvent
+from qgis.PyQt.QtWidgets import QApplication
 
 from lacuna.engine.checkpoint.card import read_card
 from lacuna.engine.jobs import METHODS, PRESETS, STRATEGIES
@@ -137,6 +139,23 @@ def test_a_raster_can_be_divided_by_blocks_alone(split, qtbot):
         split.set_labels(layer)
     split.set_labels(None)
     assert split.table() == {"method": "block", "validation": 0.2}
+
+
+def turn_wheel(widget):
+    middle, turn = QPointF(widget.rect().center()), QPoint(0, 120)
+    places = (middle, QPointF(widget.mapToGlobal(widget.rect().center())), turn, turn)
+    none = (Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase)
+    QApplication.sendEvent(widget, QWheelEvent(*places, *none, False))
+
+
+def test_the_wheel_changes_only_what_was_clicked_into(split, qtbot):
+    turn_wheel(split.shareSpin)
+    assert split.shareSpin.value() == 20
+    split.activateWindow()
+    split.shareSpin.setFocus()
+    qtbot.waitUntil(split.shareSpin.hasFocus)
+    turn_wheel(split.shareSpin)
+    assert split.shareSpin.value() == 25
 
 
 def test_a_gap_is_chosen_with_the_block_or_not_at_all(split):
