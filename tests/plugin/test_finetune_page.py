@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -356,6 +358,40 @@ def test_cancel_in_mid_training_leaves_no_file(labelled, tmp_path, qtbot):
     assert list(tmp_path.iterdir()) == []
     assert page.startButton.isEnabled()
     assert page.resultGroup.isHidden()
+
+
+def engines():
+    """Return the engine processes that this one has started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+            words = (entry.parent / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # gone meanwhile
+            continue
+        if int(fields[1]) == os.getpid() and b"worker" in words:
+            found.append(int(entry.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the engine in /proc")
+def test_the_same_choices_go_on_after_a_broken_training(labelled, tmp_path, qtbot):
+    page = labelled
+    make_plan(page, qtbot)
+    click(qtbot, page.startButton)
+    qtbot.waitUntil(lambda: len(page.curves.loss) > 0, timeout=LONG)
+    with qtbot.waitSignal(page.failed, timeout=LONG) as waited:
+        os.kill(engines()[0], signal.SIGKILL)
+    assert waited.args[0].code == "engine-died"
+    assert "go on where it stopped" in page.summaryLabel.text()
+    assert (tmp_path / "mine.safetensors.part").exists()
+    page.refresh()
+    with qtbot.waitSignal(page.finished, timeout=LONG) as waited:
+        click(qtbot, page.startButton)
+    assert page.curves.loss[0][0] > 1, "the first epoch was not trained again"
+    assert waited.args[0]["epochs"] == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.safetensors", "mine.html"}
 
 
 def test_too_few_labels_are_refused_with_the_count(page, fields, sample, qtbot):
