@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from typing import Optional
 
 from qgis.PyQt.QtCore import QRectF, QSize, Qt, pyqtSignal
-from qgis.PyQt.QtGui import QColor, QFontMetrics, QMouseEvent, QPainter, QPaintEvent, QPalette, QTextOption
+from qgis.PyQt.QtGui import QColor, QFontMetrics, QMouseEvent, QPainter, QPaintEvent, QTextOption
 from qgis.PyQt.QtWidgets import QSizePolicy, QWidget
+
+from .chart import Chart
 
 BAR = QColor("#b9c4cc")
 CURRENT = QColor("#2c7fb8")
 
 
-class Bars(QWidget):
+class Bars(Chart):
     """One line a figure: its name, a bar as long as it, the number.
 
     Args:
@@ -72,12 +74,11 @@ class Bars(QWidget):
         widths = [QFontMetrics(font).horizontalAdvance(name) for name, _ in self._rows]
         names = min(max(widths, default=0) + 10, self.width() * 0.6)
         numbers = self.fontMetrics().horizontalAdvance(self._number(0.0)) + 8
-        ink = self.palette().color(QPalette.ColorRole.WindowText)
         for row, (name, value) in enumerate(self._rows):
             top = row * line
             font.setBold(row == self._current)
             painter.setFont(font)
-            painter.setPen(ink)
+            painter.setPen(self.ink())
             short = painter.fontMetrics().elidedText(name, Qt.TextElideMode.ElideMiddle, int(names) - 6)
             painter.drawText(QRectF(0, top, names, line), short, QTextOption(Qt.AlignmentFlag.AlignLeft))
             place = QRectF(self.width() - numbers, top, numbers, line)

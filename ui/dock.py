@@ -18,6 +18,7 @@ from ..running import find_interpreter
 from ..runtime import Report
 from ..stub import LOG_TAG
 from .evaluate_page import EvaluatePage
+from .finetune_page import FinetunePage
 from .forms import load_form
 from .job_page import JobPage
 from .options_page import PAGE
@@ -41,7 +42,9 @@ class LacunaDock(QgsDockWidget):
         load_form(self, __file__)
         self.iface = iface
         self.segment_page = self._add_page(SegmentPage(iface.mapCanvas(), self), tr("Segment"))
+        self.finetune_page = self._add_page(FinetunePage(iface.mapCanvas(), self), tr("Fine-tune"))
         self.evaluate_page = self._add_page(EvaluatePage(iface.mapCanvas(), self), tr("Evaluate"))
+        self.finetune_page.checkpoint_made.connect(self._use_checkpoint)
         for page in self._job_pages():
             if page is not self.evaluate_page:
                 self.evaluate_page.card_updated.connect(page.inputs.refresh_card)
@@ -59,6 +62,11 @@ class LacunaDock(QgsDockWidget):
     def _job_pages(self) -> list[JobPage]:
         """Return the pages."""
         return [self.pages.widget(index) for index in range(self.pages.count())]
+
+    def _use_checkpoint(self, path: str) -> None:
+        """Choose a checkpoint that was just made on the Segment page, and go there."""
+        self.segment_page.set_checkpoint(path)
+        self.pages.setCurrentWidget(self.segment_page)
 
     def check_runtime(self) -> None:
         """Ask the engine's Python in the background what it has: its devices are offered, its faults are shown."""

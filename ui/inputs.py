@@ -78,8 +78,10 @@ class ModelInputs(QWidget):
         return self.checkpointCombo.currentData() or ""
 
     def set_checkpoint(self, path: str) -> None:
-        """Choose the checkpoint at `path`, which joins the list if it is new."""
+        """Choose the checkpoint at `path`, which joins the list if it is new; a file chosen before is read again."""
         index = self.checkpointCombo.findData(path)
+        if index >= 0 and index == self.checkpointCombo.currentIndex():
+            self.load_card()
         if index < 0:
             self.checkpointCombo.insertItem(0, Path(path).stem, path)
             index = 0
@@ -103,6 +105,7 @@ class ModelInputs(QWidget):
             self.failed.emit(problem)
         for row in self.rows:
             self.rowsLayout.removeWidget(row)
+            row.hide()
             row.deleteLater()
         self.rows = [ModalityRow(item, self.modalitiesGroup) for item in self.card.modalities] if self.card else []
         for row in self.rows:

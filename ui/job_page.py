@@ -118,6 +118,7 @@ class JobPage(QWidget):
         self.start_button.setEnabled(not problem and self.task is None)
         self.start_button.setToolTip(problem)
         say(self.estimateLabel, problem or estimate, WARNING_COLOR if problem else MUTED_COLOR)
+        self.estimateLabel.setVisible(self.task is None and bool(problem or estimate))
 
     def start(self) -> None:
         """Start the job; everything that touches layers is done here, the rest in the task."""
@@ -183,8 +184,12 @@ class JobPage(QWidget):
             level = Qgis.MessageLevel.Warning if warning else Qgis.MessageLevel.Info
             QgsMessageLog.logMessage(text, LOG_TAG, level, False)
             if warning:
-                self._warnings += 1
-                self.warned.emit(text)
+                self._warn(text)
+
+    def _warn(self, text: str) -> None:
+        """Tell a warning of the engine."""
+        self._warnings += 1
+        self.warned.emit(text)
 
     def _conclude(self, result: dict[str, Any]) -> None:
         """Show the result and open the form again."""

@@ -25,7 +25,7 @@ from ..settings import Settings
 from .forms import MUTED_COLOR, WARNING_COLOR, say
 from .job_page import JobPage
 from .outline import Grid, tile_count, transformed
-from .results import same_file, show_outputs, summary_words
+from .results import output_path, output_problem, show_outputs, summary_words
 from .score_bars import ScoreBars, score_words
 
 EXTRAS = ("confidence", "evidence", "probabilities")
@@ -136,29 +136,12 @@ class SegmentPage(JobPage):
             return tr("Choose a layer of polygons.")
         if whole is not None and self._grid is None:
             return tr("The chosen area does not overlap the rasters.")
-        return self._output_problem(layers)
-
-    def _output_problem(self, layers: dict[str, QgsRasterLayer]) -> str:
-        """Return why the output cannot be written, or an empty string."""
-        path = self._output()
-        if not path:
-            return ""
-        folder = os.path.dirname(path)
-        if not os.path.isdir(folder):
-            return tr("The folder {} does not exist.").format(folder)
-        if not os.access(folder, os.W_OK):
-            return tr("The folder {} is not writable.").format(folder)
-        if any(same_file(layer.source(), path) for layer in layers.values()):
-            return tr("The output is one of the inputs: choose another file.")
-        return ""
+        sources = (layer.source() for layer in layers.values())
+        return output_problem(self._output(), sources) if self._output() else ""
 
     def _output(self) -> str:
         """Return the path of the class map with its extension, or an empty string for a temporary file."""
-        text = self.outputWidget.filePath().strip()
-        if not text:
-            return ""
-        path = os.path.abspath(os.path.expanduser(text))
-        return path if path.lower().endswith((".tif", ".tiff")) else path + ".tif"
+        return output_path(self.outputWidget.filePath(), ".tif", ".tiff")
 
     def _estimate(self) -> str:
         """Return the number of tiles, and time and memory if an earlier run tells them."""

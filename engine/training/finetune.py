@@ -143,9 +143,9 @@ def _split(
 ) -> SplitRule | None:
     """Return how scenes that name no split are divided: as asked, as the manifest says, or as suits the labels."""
     rule = settings.split or (manifest.split if job.manifest is not None else None)
-    if rule is None and job.manifest is None:
+    if settings.fitted or (rule is None and job.manifest is None):
         labels = [part.labels for part in opened]
-        wanted = SplitRule("block", seed=job.seed)
+        wanted = rule or SplitRule("block", seed=job.seed)
         rule = choose_blocks(labels, len(manifest.classes), card.margin, wanted)
         reporter.info(f"Validation: blocks of {rule.block} pixels, with a gap of {rule.gap} around them.")
     if rule is not None and rule.method != "group" and rule.gap < card.margin:

@@ -310,8 +310,9 @@ class Tuning:
 
     def _fingerprint(self) -> str:
         """Return a hash of all that decides the result."""
-        inputs = [path for entry in self.manifest.scenes for path in entry.files()]
-        return fingerprint(self.job, [self.sha256, self.manifest.sha256, self.settings.recipe.sha256], inputs)
+        inputs = [path for entry in self.manifest.scenes for path in entry.rasters()]
+        texts = [self.sha256, self.manifest.sha256, self.settings.recipe.sha256, self.session.labels_sha256()]
+        return fingerprint(self.job, texts, inputs)
 
     def _trained_whole(self) -> dict[str, Tensor]:
         """Return the tensors that an adapter file must hold beside adapters: those trained as they are, or new."""
