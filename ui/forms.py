@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Loads the form (.ui) that lies beside a module, and gives every chip, link and warning the same look."""
+"""Loads the form (.ui) that lies beside a module, guards its boxes, and gives chips and warnings the same look."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from qgis.core import QgsProject
+from qgis.gui import QgsMapLayerComboBox
 from qgis.PyQt import uic
 from qgis.PyQt.QtCore import QEvent, QObject, Qt
 from qgis.PyQt.QtGui import QColor
@@ -16,12 +18,29 @@ MUTED_COLOR = "#707070"
 
 def load_form(widget: QWidget, module: str) -> None:
     """Build the form beside the file `module` into `widget`; its parts become attributes of it."""
+    # Before the form is built: the boxes learn of a layer's removal by the same signal, and must learn of it after.
+    LayerGuard(widget)
     uic.loadUi(str(Path(module).with_suffix(".ui")), widget)
     guard = WheelGuard(widget)
     for kind in (QAbstractSpinBox, QComboBox):
         for part in widget.findChildren(kind):
             part.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             part.installEventFilter(guard)
+
+
+class LayerGuard(QObject):
+    """Empties each box of `widget` whose layer leaves the project, which else takes the neighbour of that layer."""
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        QgsProject.instance().layersWillBeRemoved.connect(self._empty)
+
+    def _empty(self, ids: list[str]) -> None:
+        """Choose no layer where one of `ids` is chosen."""
+        for combo in self.parent().findChildren(QgsMapLayerComboBox):
+            layer = combo.currentLayer()
+            if layer is not None and layer.id() in ids:
+                combo.setCurrentIndex(0 if combo.allowEmptyLayer() else -1)
 
 
 class WheelGuard(QObject):

@@ -14,7 +14,6 @@ from qgis.core import (
     QgsFieldProxyModel,
     QgsMapLayer,
     QgsMapLayerProxyModel,
-    QgsProject,
     QgsProviderRegistry,
     QgsRasterLayer,
     QgsRectangle,
@@ -72,8 +71,6 @@ class LabelsBox(QWidget):
 
     def __init__(self, parent: Optional[QWidget] = None, new_classes: bool = False) -> None:
         super().__init__(parent)
-        # Before the form, as a combo box takes the neighbour of an entry that goes, which is no choice of the analyst.
-        QgsProject.instance().layersWillBeRemoved.connect(self._follow_removal)
         load_form(self, __file__)
         self._card: Optional[Card] = None
         self._files: dict[str, QgsMapLayer] = {}
@@ -108,7 +105,6 @@ class LabelsBox(QWidget):
         self._later.stop()
         self._drop_task()
         self._watch(None)
-        QgsProject.instance().layersWillBeRemoved.disconnect(self._follow_removal)
 
     def set_card(self, card: Optional[Card]) -> None:
         """Offer the classes of `card`; choices that are none of them are forgotten."""
@@ -258,10 +254,6 @@ class LabelsBox(QWidget):
                 continue
             for signal in (getattr(watched, name) for name in _EDITS if hasattr(watched, name)):
                 signal.connect(self._follow_edit) if connect else signal.disconnect(self._follow_edit)
-
-    def _follow_removal(self, ids: list[str]) -> None:
-        if self._shown is not None and self._shown.id() in ids:
-            self.set_layer(None)
 
     def _follow_edit(self) -> None:
         self._later.start()

@@ -93,6 +93,20 @@ def test_layers_that_come_later_are_bound_too(qgis_canvas, qgis_new_project, che
     page.shut()
 
 
+def test_a_layer_that_leaves_the_project_leaves_no_other_in_its_place(page, sample):
+    first, second = (QgsVectorLayer("Polygon?crs=EPSG:32718", name, "memory") for name in ("first", "second"))
+    QgsProject.instance().addMapLayers([first, second])
+    page.polygonsCombo.setLayer(first)
+    row(page, "optical").maskCombo.setLayer(sample["elevation"])
+    QgsProject.instance().removeMapLayers([sample[name].id() for name in ("radar", "elevation")] + [first.id()])
+    layers = {item.modality.name: item.layer() for item in page.rows}
+    assert layers == {"optical": sample["optical"], "radar": None, "elevation": None}
+    assert row(page, "optical").binding().mask is None
+    assert page.polygonsCombo.currentLayer() is None
+    page.polygonsCombo.setLayer(second)
+    assert page.polygonsCombo.currentLayer() is second
+
+
 def test_segment_with_real_clicks_gives_names_and_colours(page, sample, checkpoint, tmp_path, qtbot):
     for name in ("confidence", "evidence", "probabilities"):
         click(qtbot, getattr(page, f"{name}Check"))
