@@ -198,7 +198,8 @@ class FinetunePage(JobPage):
             for name, item in self.inputs.bindings().items()
         }
         labels = (layer.id() if layer else "", self.labels.field(), self.labels.class_map(), self.labels.counts())
-        edits = (layer.undoStack().index(), sorted(self._selected(layer))) if vector else ()
+        fields = list(filter(None, [self.split.field()]))
+        edits = (self.labels.content(fields), sorted(self._selected(layer))) if vector else ()
         classes = (self.classes.merge(), self.classes.drop())
         chosen = (self.training.fields(), self._tables(), self.deviceCombo.currentData())
         return json.dumps([self.inputs.checkpoint(), bound, labels, edits, classes, chosen])

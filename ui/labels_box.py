@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -49,7 +50,6 @@ _EDITS = (
     "editingStopped",
     "updatedFields",
     "subsetStringChanged",
-    "selectionChanged",
     "dataChanged",
 )
 
@@ -78,6 +78,7 @@ class LabelsBox(QWidget):
         self._watched: Optional[QgsMapLayer] = None
         self._found: Optional[LabelValues] = None
         self._fault = ""
+        self._edits = 0
         self._task: Optional[WorkTask] = None
         # By layer and field, so that a choice is still there when the analyst comes back to them.
         self._choices: dict[tuple[str, str], dict[str, str]] = {}
@@ -181,6 +182,27 @@ class LabelsBox(QWidget):
         """Return how many polygons, or pixels of a raster, have each value, as text."""
         return dict(self._found.counts) if self._found is not None else {}
 
+    def content(self, fields: Sequence[str] = ()) -> str:
+        """Return what changes with each edit of the polygons, saved or not, and comes back when it is undone.
+
+        Of many polygons, which would take long to read, it is the number of edits, undone ones included.
+
+        Args:
+            fields: that count beside the one of the class.
+        """
+        layer = self.layer()
+        if not isinstance(layer, QgsVectorLayer):
+            return ""
+        if not 0 <= layer.featureCount() <= _DIRECT:
+            return str(self._edits)
+        indexes = [layer.fields().lookupField(name) for name in (self.field(), *fields) if name]
+        # Saving gives new polygons other numbers and perhaps another place, but changes nothing of what they say.
+        features = layer.getFeatures(QgsFeatureRequest().setSubsetOfAttributes(indexes))
+        said = sorted(
+            f"{item.geometry().asWkb().data().hex()} {[str(item[index]) for index in indexes]}" for item in features
+        )
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()
+
     def _layer_problem(self) -> str:
         """Return what is wrong with layer and field, or an empty string."""
         layer = self.layer()
@@ -227,6 +249,7 @@ class LabelsBox(QWidget):
         if layer is self._shown and layer is not None:
             return
         self._shown = layer
+        self._edits += 1
         self._watch(layer)
         vector = isinstance(layer, QgsVectorLayer)
         self.fieldPanel.setVisible(vector)
@@ -252,10 +275,17 @@ class LabelsBox(QWidget):
         for watched, connect in ((before, False), (layer, True)):
             if watched is None or sip.isdeleted(watched):
                 continue
+            if isinstance(watched, QgsVectorLayer):
+                chosen = watched.selectionChanged
+                chosen.connect(self._follow_selection) if connect else chosen.disconnect(self._follow_selection)
             for signal in (getattr(watched, name) for name in _EDITS if hasattr(watched, name)):
                 signal.connect(self._follow_edit) if connect else signal.disconnect(self._follow_edit)
 
+    def _follow_selection(self) -> None:
+        self._later.start()
+
     def _follow_edit(self) -> None:
+        self._edits += 1
         self._later.start()
 
     def _read(self) -> None:

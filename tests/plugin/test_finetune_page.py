@@ -313,6 +313,10 @@ def test_a_plan_that_no_longer_holds_is_said_and_leaves_the_map(labelled, fields
     page.refresh()
     assert page.planNote.text() == ""
     assert len(bands(canvas)) == 3
+    fields.changeGeometry(first, QgsGeometry.fromRect(QgsRectangle(0, 0, 1, 1)))
+    assert fields.commitChanges()
+    page.refresh()
+    assert "have changed" in page.planNote.text(), "saving empties the stack of edits, but the labels have changed"
 
 
 @pytest.mark.slow

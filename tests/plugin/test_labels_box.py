@@ -305,6 +305,40 @@ def test_polygons_are_written_with_edits_that_are_not_saved(make, qtbot):
     assert written(box) == [("Water",), (None,)]
 
 
+def test_the_content_tells_an_edit_from_saving_and_undoing_it(make):
+    layer, other = polygons(["Trees", "Water"]), polygons(["Trees"])
+    box = make()
+    box.set_layer(layer)
+    before = box.content()
+    assert layer.startEditing()
+    layer.changeAttributeValue(1, 0, "Water")
+    layer.changeAttributeValue(2, 0, "Trees")
+    assert box.content() != before, "as many of each class, but not the same polygons"
+    layer.undoStack().setIndex(0)
+    assert box.content() == before
+    assert layer.addFeature(QgsFeature(next(layer.getFeatures())))
+    edited = box.content()
+    assert edited != before
+    assert layer.commitChanges()
+    assert box.content() == edited
+    box.set_layer(other)
+    box.set_layer(layer)
+    assert box.content() == edited
+
+
+def test_of_many_polygons_the_edits_are_counted(make, qtbot):
+    layer = polygons(["Trees", "Water"] * 2600)
+    box = make()
+    box.set_layer(layer)
+    before = box.content()
+    layer.selectByIds([1, 2])
+    assert box.content() == before
+    assert layer.startEditing()
+    layer.deleteFeature(1)
+    assert box.content() != before
+    qtbot.waitUntil(lambda: box.problem() == "")
+
+
 def test_a_layer_that_leaves_the_project_leaves_no_other_in_its_place(make):
     layer, other = polygons(["Trees"]), polygons(["Water"])
     box = make()
