@@ -45,6 +45,7 @@ class LacunaDock(QgsDockWidget):
         self.finetune_page = self._add_page(FinetunePage(iface.mapCanvas(), self), tr("Fine-tune"))
         self.evaluate_page = self._add_page(EvaluatePage(iface.mapCanvas(), self), tr("Evaluate"))
         self.finetune_page.checkpoint_made.connect(self._use_checkpoint)
+        self.finetune_page.finished.connect(lambda result: self._follow_checkpoint(result["checkpoint"]))
         for page in self._job_pages():
             if page is not self.evaluate_page:
                 self.evaluate_page.card_updated.connect(page.inputs.refresh_card)
@@ -56,12 +57,25 @@ class LacunaDock(QgsDockWidget):
         page.failed.connect(self.show_error)
         page.started.connect(self.messageBar.clearWidgets)
         page.warned.connect(self._show_warning)
+        page.inputs.card_changed.connect(lambda: self._offer_checkpoint(page))
         self.pages.addTab(page, title)
         return page
 
     def _job_pages(self) -> list[JobPage]:
         """Return the pages."""
         return [self.pages.widget(index) for index in range(self.pages.count())]
+
+    def _offer_checkpoint(self, page: JobPage) -> None:
+        """Let the checkpoint that was chosen on `page` join the lists of the others."""
+        if page.card is not None:
+            for other in self._job_pages():
+                other.inputs.offer_checkpoint(page.inputs.checkpoint())
+
+    def _follow_checkpoint(self, path: str) -> None:
+        """Let a checkpoint that was just made join all lists; where its file was chosen before, it is read again."""
+        for page in self._job_pages():
+            page.inputs.offer_checkpoint(path)
+            page.inputs.refresh_card(path)
 
     def _use_checkpoint(self, path: str) -> None:
         """Choose a checkpoint that was just made on the Segment page, and go there."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from qgis.core import QgsProject, QgsRasterLayer
-from qgis.PyQt.QtCore import QTimer, pyqtSignal
+from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QFileDialog, QWidget
 
 from ..binding import Binding, check_modalities, guess, source_specs
@@ -69,7 +69,7 @@ class ModelInputs(QWidget):
         paths = [str(path) for path in sorted(BUNDLED_CHECKPOINTS.glob("*.safetensors"))]
         paths += [path for path in Settings().recent_checkpoints if path not in paths and os.path.exists(path)]
         for path in paths:
-            self.checkpointCombo.addItem(Path(path).stem, path)
+            self.offer_checkpoint(path)
         if not paths:
             self.load_card()
 
@@ -77,15 +77,19 @@ class ModelInputs(QWidget):
         """Return the path of the chosen checkpoint, or an empty string."""
         return self.checkpointCombo.currentData() or ""
 
+    def offer_checkpoint(self, path: str) -> None:
+        """Let the checkpoint at `path` join the list if it is new; it is chosen only where none was."""
+        if self.checkpointCombo.findData(path) < 0:
+            self.checkpointCombo.addItem(Path(path).stem, path)
+            self.checkpointCombo.setItemData(self.checkpointCombo.count() - 1, path, Qt.ItemDataRole.ToolTipRole)
+
     def set_checkpoint(self, path: str) -> None:
         """Choose the checkpoint at `path`, which joins the list if it is new; a file chosen before is read again."""
-        index = self.checkpointCombo.findData(path)
-        if index >= 0 and index == self.checkpointCombo.currentIndex():
+        if path == self.checkpoint():
             self.load_card()
-        if index < 0:
-            self.checkpointCombo.insertItem(0, Path(path).stem, path)
-            index = 0
-        self.checkpointCombo.setCurrentIndex(index)
+            return
+        self.offer_checkpoint(path)
+        self.checkpointCombo.setCurrentIndex(self.checkpointCombo.findData(path))
 
     def _browse_checkpoint(self) -> None:
         """Let the analyst choose a checkpoint."""
@@ -115,11 +119,15 @@ class ModelInputs(QWidget):
         self.modalitiesGroup.setVisible(self.card is not None)
         say(self.classesLabel, classes_html(self.card) if self.card else tr("Choose a checkpoint."))
         self.cardText.setHtml(card_html(self.card, path) if self.card else "")
+        self.checkpointCombo.setToolTip(path)
         self._guess_layers()
         self.card_changed.emit()
 
     def refresh_card(self, path: str) -> None:
-        """Read the card again if `path` is the chosen checkpoint: its scores are others. The rows stay as they are."""
+        """Read the card again if `path` is the chosen checkpoint, for its file has changed.
+
+        The rows stay as they are, unless modalities or classes are others too.
+        """
         if self.card is None or os.path.realpath(path) != os.path.realpath(self.checkpoint()):
             return
         try:
@@ -127,7 +135,7 @@ class ModelInputs(QWidget):
         except LacunaError as problem:
             self.failed.emit(problem)
             return
-        if card.modalities != self.card.modalities:
+        if (card.modalities, card.classes) != (self.card.modalities, self.card.classes):
             self.load_card()
             return
         self.card = card

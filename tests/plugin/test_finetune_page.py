@@ -216,6 +216,7 @@ def test_polygons_drawn_on_the_map_make_a_better_checkpoint(
     assert page.comparison.scenarioTable.rowCount() == 8
     assert f"{result['miou']:.3f}, before {result['miou_before']:.3f}" in page.resultLabel.text()
     check_report(page, made, monkeypatch, qtbot)
+    assert dock.evaluate_page.inputs.checkpointCombo.findData(str(made)) > 0
     click(qtbot, page.useButton)
     assert dock.pages.currentWidget() is dock.segment_page
     assert dock.segment_page.inputs.checkpoint() == str(made)

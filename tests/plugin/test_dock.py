@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The dock: what its pages learn of each other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lacuna.ui.dock import LacunaDock
+
+
+@pytest.fixture
+def dock(qgis_iface, sample, engine_python, qtbot):
+    dock = LacunaDock(qgis_iface)
+    qtbot.addWidget(dock)
+    yield dock
+    dock.shut()
+
+
+def offered(page):
+    combo = page.inputs.checkpointCombo
+    return [combo.itemData(index) for index in range(combo.count())]
+
+
+def test_a_checkpoint_that_one_page_has_is_offered_by_all(dock, checkpoint, tmp_path):
+    mine = str(tmp_path / "mine.safetensors")
+    shutil.copy(checkpoint, mine)
+    pages = (dock.segment_page, dock.finetune_page, dock.evaluate_page)
+    chosen = dock.segment_page.inputs.checkpoint()
+    assert os.path.samefile(chosen, checkpoint)
+    dock.evaluate_page.set_checkpoint(mine)
+    assert [offered(page) for page in pages] == [[chosen, mine]] * 3
+    assert [page.inputs.checkpoint() for page in pages] == [chosen, chosen, mine]
+    assert dock.evaluate_page.inputs.checkpointCombo.toolTip() == mine
+    (tmp_path / "none.safetensors").write_bytes(b"nothing")
+    dock.evaluate_page.set_checkpoint(str(tmp_path / "none.safetensors"))
+    assert [offered(page) for page in pages[:2]] == [[chosen, mine]] * 2
+
+
+def test_a_checkpoint_that_was_made_anew_is_read_again(dock, checkpoint, tmp_path):
+    mine = tmp_path / "mine.safetensors"
+    shutil.copy(checkpoint, mine)
+    dock.evaluate_page.set_checkpoint(str(mine))
+    mine.write_bytes(Path(checkpoint).read_bytes().replace(b"Crops", b"Wheat"))
+    dock.finetune_page.finished.emit({"checkpoint": str(mine)})
+    assert [item.name for item in dock.evaluate_page.card.classes][2] == "Wheat"
+    assert "Wheat" in dock.evaluate_page.inputs.classesLabel.text()
+    assert str(mine) in offered(dock.segment_page)
+    assert dock.segment_page.inputs.checkpoint() != str(mine)
