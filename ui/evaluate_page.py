@@ -20,7 +20,6 @@ from .evaluation_view import EvaluationView
 from .forms import MUTED_COLOR, WARNING_COLOR, say
 from .job_page import JobPage
 from .labels_box import LabelsBox
-from .outline import cover
 
 # For each protocol what it is called and what it does.
 _PROTOCOLS = {
@@ -121,7 +120,7 @@ class EvaluatePage(JobPage):
         if self.updateCheck.isChecked():
             words = tr("They replace all scores in the card; the weights stay as they are.")
         say(self.updateNote, words, WARNING_COLOR if self.updateCheck.isChecked() else MUTED_COLOR)
-        problem = self._problem()
+        problem = self.inputs.problem() or self.labels.problem(grid)
         self.show_readiness(problem, "" if problem else self._estimate())
 
     def _offer(self, check: QCheckBox, locked: str) -> None:
@@ -140,14 +139,6 @@ class EvaluatePage(JobPage):
         if not os.access(path, os.W_OK) or not os.access(os.path.dirname(path), os.W_OK):
             return tr("the file of the checkpoint or its folder is not writable")
         return ""
-
-    def _problem(self) -> str:
-        """Return why the job cannot start, or an empty string."""
-        problem = self.inputs.problem() or self.labels.problem()
-        grid = self.inputs.grid()
-        if not problem and grid is not None and cover(self.labels.layer(), grid) == 0:
-            problem = tr("The labels “{}” do not overlap the rasters.").format(self.labels.layer().name())
-        return problem
 
     def _estimate(self) -> str:
         """Return how many cases will be measured."""

@@ -162,8 +162,8 @@ class FinetunePage(JobPage):
     def _problem(self) -> str:
         """Return why nothing can be planned yet, or an empty string."""
         classes = self.classes.check(self.labels.class_map())
-        parts = (self.inputs, self.labels, self.split, self.training)
-        return next(filter(None, (part.problem() for part in parts)), classes)
+        found = self.inputs.problem() or self.labels.problem(self.inputs.grid())
+        return found or self.split.problem() or self.training.problem() or classes
 
     def _output_problem(self) -> str:
         """Return why the new checkpoint cannot be written, or an empty string."""

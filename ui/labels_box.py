@@ -34,6 +34,7 @@ from ..exports import Exports
 from ..settings import Settings
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .label_values import LabelValues, field_reader, guess_field, raster_reader
+from .outline import Grid, cover, settle_extent
 from .task import WorkTask
 from .value_table import ValueTable
 
@@ -148,9 +149,12 @@ class LabelsBox(QWidget):
         """Choose the field that holds the class of each polygon."""
         self.fieldCombo.setField(name)
 
-    def problem(self) -> str:
-        """Return why the labels cannot be used yet, or an empty string."""
-        return self._layer_problem() or self._values_problem()
+    def problem(self, grid: Optional[Grid] = None) -> str:
+        """Return why the labels cannot be used yet, on `grid` if it is given, or an empty string."""
+        problem = self._layer_problem() or self._values_problem()
+        if not problem and grid is not None and cover(self.layer(), grid) == 0:
+            problem = tr("The labels “{}” do not overlap the rasters.").format(self.layer().name())
+        return problem
 
     def path(
         self, exports: Exports, extent: Optional[tuple[QgsRectangle, Any]] = None, fields: Sequence[str] = ()
@@ -257,6 +261,7 @@ class LabelsBox(QWidget):
         self.fieldCombo.setLayer(layer if vector else None)
         self.fieldCombo.setField("")
         if vector:
+            settle_extent(layer)
             self._guess_field()
         self.fieldCombo.blockSignals(False)
         self._found = None

@@ -21,6 +21,7 @@ from qgis.core import (
     QgsRasterLayer,
     QgsRectangle,
     QgsUnitTypes,
+    QgsVectorLayer,
 )
 
 from ..engine.checkpoint.card import Card
@@ -104,6 +105,14 @@ def transformed(
         return QgsCoordinateTransform(source, target, QgsProject.instance()).transformBoundingBox(rectangle)
     except QgsCsException:
         return None
+
+
+def settle_extent(layer: Optional[QgsVectorLayer]) -> None:
+    """Let `layer` tell the extent of all that it holds from now on: when it is first asked it forgets unsaved edits."""
+    if layer is not None:
+        layer.extent()
+        if layer.isEditable():
+            layer.updateExtents()
 
 
 def cover(layer: QgsMapLayer, grid: Grid) -> float:

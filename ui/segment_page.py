@@ -24,7 +24,7 @@ from ..running import duration
 from ..settings import Settings
 from .forms import MUTED_COLOR, WARNING_COLOR, say
 from .job_page import JobPage
-from .outline import Grid, tile_count, transformed
+from .outline import Grid, settle_extent, tile_count, transformed
 from .results import output_path, output_problem, show_outputs, summary_words
 from .score_bars import ScoreBars, score_words
 
@@ -68,6 +68,7 @@ class SegmentPage(JobPage):
             combo.currentIndexChanged.connect(self.refresh_later)
         for spin in (self.tileSpin, self.overlapSpin, self.batchSpin):
             spin.valueChanged.connect(self.refresh_later)
+        self.polygonsCombo.layerChanged.connect(settle_extent)
         self.outputWidget.fileChanged.connect(self.refresh_later)
         self.canvas.extentsChanged.connect(self._follow_canvas)
         self.canvas.destinationCrsChanged.connect(self._follow_canvas)

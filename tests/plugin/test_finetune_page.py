@@ -361,7 +361,7 @@ def test_cancel_in_mid_training_leaves_no_file(labelled, tmp_path, qtbot):
         click(qtbot, page.cancelButton)
     assert time.monotonic() - asked < 3
     assert list(tmp_path.iterdir()) == []
-    assert page.startButton.isEnabled()
+    assert page.startButton.isEnabled(), page.estimateLabel.text()
     assert page.resultGroup.isHidden()
 
 
@@ -408,8 +408,18 @@ def test_too_few_labels_are_refused_with_the_count(page, fields, sample, qtbot):
     assert waited.args[0].code == "too-few-labels"
     for words in ("32 labelled pixels of 2 classes", "at least 100 pixels"):
         assert words in page.summaryLabel.text()
-    assert page.startButton.isEnabled()
+    assert page.startButton.isEnabled(), page.estimateLabel.text()
     assert page.plan_view.plan is None
+
+
+def test_labels_of_another_place_are_said_before_a_plan(page, fields, sample, qtbot):
+    add_squares(fields, sample["optical"], {"trees": [(13, 5000)], "crops": [(13, 5100)]})
+    page.labels.set_layer(fields)
+    page.refresh()
+    assert not page.planButton.isEnabled()
+    assert page.estimateLabel.text() == "The labels “my fields” do not overlap the rasters."
+    add_squares(fields, sample["optical"], {"crops": [(13, 49)]})
+    qtbot.waitUntil(page.planButton.isEnabled)
 
 
 def test_whole_polygons_and_groups_of_them_stay_together(labelled, qtbot):
@@ -454,7 +464,7 @@ def test_what_is_chosen_goes_into_the_job(labelled, tmp_path):
 
 def test_the_buttons_say_why_they_are_closed(labelled, checkpoint, tmp_path):
     page = labelled
-    assert page.startButton.isEnabled()
+    assert page.startButton.isEnabled(), page.estimateLabel.text()
     page.outputWidget.setFilePath(checkpoint)
     page.refresh()
     assert not page.startButton.isEnabled()

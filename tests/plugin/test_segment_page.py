@@ -202,6 +202,22 @@ def test_polygons_of_a_memory_layer_selected_ones_only(page, sample, tmp_path, q
     assert not any(block.isNoData(line, column) for line in range(30) for column in range(30))
 
 
+def test_polygons_that_are_not_saved_yet_are_the_area_too(page, sample, qtbot):
+    whole = sample["optical"].extent()
+    layer = polygons(sample["optical"].crs(), QgsRectangle(0, 0, 100, 100))
+    assert layer.startEditing()
+    feature = QgsFeature(layer.fields())
+    wanted = QgsRectangle(whole.xMinimum(), whole.yMaximum() - 300, whole.xMinimum() + 500, whole.yMaximum())
+    feature.setGeometry(QgsGeometry.fromRect(wanted))
+    assert layer.addFeature(feature)
+    layer.selectByIds([1])
+    layer.deleteSelectedFeatures()
+    click(qtbot, page.polygonsRadio)
+    page.polygonsCombo.setLayer(layer)
+    page.refresh()
+    assert "50 x 30" in page.gridLabel.text()
+
+
 def test_cancel_in_mid_run_ends_the_engine_and_leaves_no_file(page, tmp_path, qtbot):
     page.tileSpin.setValue(32)
     page.overlapSpin.setValue(16)
