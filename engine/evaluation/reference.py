@@ -92,6 +92,11 @@ def _from_labels(job: EvaluateJob, card: Card, opened: list[Part], reporter: Rep
             f"{job.labels} has no labelled pixel on the rasters.",
             "Check its place, its nodata value and what is ignored; polygons must hold the centre of a pixel.",
         )
+    if entry.name == card.training.get("labels"):
+        reporter.warn(
+            f"The checkpoint was fine-tuned on labels called {entry.name} too. If these are the same, most of their "
+            "pixels were learned from and all scores are too high: the card has those of pixels kept apart."
+        )
     rasters = ", ".join(os.path.basename(paths[name]) for name in scene.names)
     return Reference([part], TEST, None, f"{counts.sum()} labelled pixels of {entry.name}, on {rasters}", counts)
 

@@ -32,7 +32,8 @@ def describe_device(device: torch.device) -> str:
     """Return the name of `device` in words."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} ({device})"
-    return f"the CPU ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"the CPU ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:

@@ -122,6 +122,15 @@ def boxes(tmp_path):
     return write
 
 
+def test_labels_that_were_trained_on_are_warned_of(make_checkpoint, scene, run_evaluate):
+    for labels, found in (("labels.tif", True), ("other.tif", False)):
+        tuned = make_checkpoint(
+            f"{labels}.safetensors", modalities={"a": ["index"]}, classes=4, training={"labels": labels}
+        )
+        _, said = run_evaluate(tuned, {"a": scene["a"]}, scene["labels"])
+        assert any("fine-tuned on labels called labels.tif too" in text for text in warned(said)) is found
+
+
 @pytest.mark.parametrize(
     ("kinds", "options"),
     [
