@@ -49,6 +49,8 @@ class LacunaDock(QgsDockWidget):
         for page in self._job_pages():
             if page is not self.evaluate_page:
                 self.evaluate_page.card_updated.connect(page.inputs.refresh_card)
+        labels = (self.finetune_page.labels, self.evaluate_page.labels)
+        labels[0].fellow, labels[1].fellow = labels[1], labels[0]
         self._check_task: Optional[WorkTask] = None
         self.check_runtime()
 

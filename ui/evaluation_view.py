@@ -21,6 +21,8 @@ from .value_table import swatch
 Result = Mapping[str, Any]
 
 _MOST_BARS = 16
+# Pixels of width in which combinations of three modalities can be told apart.
+_CASE_WIDTH = 190
 # From here on areas are told in square kilometres.
 _LARGE_M2 = 1e8
 
@@ -35,7 +37,7 @@ class EvaluationView(QWidget):
         self.bars = Bars(self, digits=3)
         self.bars.setCursor(Qt.CursorShape.PointingHandCursor)
         self.chartArea.setWidget(self.bars)
-        self.sums, self.cases = NumberTable(self), NumberTable(self, sortable=True)
+        self.sums, self.cases = NumberTable(self), NumberTable(self, sortable=True, least=_CASE_WIDTH)
         self.classes, self.confusion, self.areas = NumberTable(self), ConfusionTable(self), NumberTable(self)
         self.cases.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.cases.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)

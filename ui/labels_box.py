@@ -64,6 +64,9 @@ class LabelsBox(QWidget):
     Args:
         new_classes: whether values may stand for classes that the checkpoint does not have (fine-tuning).
 
+    Attributes:
+        fellow: the box of another page; what was chosen there for the same labels is proposed here as a start.
+
     Signals:
         changed: the labels, or what they mean, or whether they can be used, are different now.
     """
@@ -73,6 +76,7 @@ class LabelsBox(QWidget):
     def __init__(self, parent: Optional[QWidget] = None, new_classes: bool = False) -> None:
         super().__init__(parent)
         load_form(self, __file__)
+        self.fellow: Optional[LabelsBox] = None
         self._card: Optional[Card] = None
         self._files: dict[str, QgsMapLayer] = {}
         self._shown: Optional[QgsMapLayer] = None
@@ -185,6 +189,11 @@ class LabelsBox(QWidget):
     def counts(self) -> dict[str, int]:
         """Return how many polygons, or pixels of a raster, have each value, as text."""
         return dict(self._found.counts) if self._found is not None else {}
+
+    def choices(self, key: tuple[str, str], card: Card) -> dict[str, str]:
+        """Return a copy of what was chosen for layer and field in `key`, where the classes are those of `card`."""
+        same = self._card is not None and self._card.classes == card.classes
+        return dict(self._choices.get(key, {})) if same else {}
 
     def content(self, fields: Sequence[str] = ()) -> str:
         """Return what changes with each edit of the polygons, saved or not, and comes back when it is undone.
@@ -349,7 +358,10 @@ class LabelsBox(QWidget):
         layer, known = self.layer(), self._found is not None and self._card is not None
         self.table.setVisible(known)
         counted = tr("Polygons") if isinstance(layer, QgsVectorLayer) else tr("Pixels")
-        choices = self._choices.setdefault((layer.id() if layer else "", self.field() or ""), {})
+        key = (layer.id() if layer else "", self.field() or "")
+        if known and key not in self._choices:
+            self._choices[key] = self.fellow.choices(key, self._card) if self.fellow else {}
+        choices = self._choices.get(key, {})
         classes = self._card.classes if self._card else ()
         self.table.show_values(self._found if known else LabelValues(), classes, choices, counted)
         self._tell()

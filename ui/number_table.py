@@ -62,7 +62,7 @@ class NumberTable(QTableWidget):
     Args:
         sortable: by a click on a column's title.
         most_rows: that are shown without scrolling.
-        least: pixels of width that the first column keeps, where the others leave it less.
+        least: pixels of width that the first column keeps where the others leave it less; no more than it needs.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class NumberTable(QTableWidget):
     ) -> None:
         super().__init__(parent)
         self._sortable, self._most_rows, self._least = sortable, most_rows, least
+        self._needed = 0
         self.verticalHeader().hide()
         self.horizontalHeader().setHighlightSections(False)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -99,6 +100,7 @@ class NumberTable(QTableWidget):
             self.setSortingEnabled(True)
         for column in range(len(header)):
             self.setColumnWidth(column, max(self.sizeHintForColumn(column), self._title_width(header[column])))
+        self._needed = self.columnWidth(0)
         self.resizeRowsToContents()
         self.fit()
 
@@ -107,7 +109,7 @@ class NumberTable(QTableWidget):
         if not self.columnCount():
             return
         others = sum(self.columnWidth(column) for column in range(1, self.columnCount()))
-        self.setColumnWidth(0, max(self._least, self.viewport().width() - others))
+        self.setColumnWidth(0, max(min(self._least, self._needed), self.viewport().width() - others))
         shown = sum(self.rowHeight(row) for row in range(min(self.rowCount(), self._most_rows)))
         bar = self.horizontalScrollBar().sizeHint().height()
         wide = self.horizontalHeader().length() > self.viewport().width()

@@ -40,6 +40,26 @@ def test_a_checkpoint_that_one_page_has_is_offered_by_all(dock, checkpoint, tmp_
     assert [offered(page) for page in pages[:2]] == [[chosen, mine]] * 2
 
 
+def test_what_values_mean_is_not_asked_twice(dock, polygons, tmp_path, checkpoint):
+    first, second = dock.evaluate_page.labels, dock.finetune_page.labels
+    layer = polygons("fields", {"forest": (0, 0, 9, 9), "wheat": (20, 0, 9, 9), "reed": (40, 0, 9, 9)})
+    first.set_layer(layer)
+    chosen = {"forest": "Trees", "wheat": "Crops", "reed": ""}
+    for value, name in chosen.items():
+        first.table.choose(value, name)
+    second.set_layer(layer)
+    assert second.class_map() == chosen
+    assert second.problem() == ""
+    second.table.choose("reed", "Reed")
+    assert first.class_map() == chosen, "each page has its own choice"
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(Path(checkpoint).read_bytes().replace(b"Crops", b"Wheat"))
+    first.set_layer(None)
+    dock.evaluate_page.set_checkpoint(str(mine))
+    first.set_layer(layer)
+    assert first.class_map() == {"wheat": "Wheat"}, "what was chosen among other classes does not count"
+
+
 def test_a_checkpoint_that_was_made_anew_is_read_again(dock, checkpoint, tmp_path):
     mine = tmp_path / "mine.safetensors"
     shutil.copy(checkpoint, mine)
