@@ -167,9 +167,11 @@ class EvaluationView(QWidget):
         words = words.format(name, " + ".join(areas["available"]), areas["oa"], areas["oa_margin"])
         say(self.areasLabel, words, MUTED_COLOR)
         rows = []
-        for item in areas["classes"]:
+        for item, given in zip(areas["classes"], self._result["classes"]):
             figures = [item[key] / unit for key in ("mapped_m2", "area_m2", "low_m2", "high_m2")]
             cells = [Cell(round(figure, 4), f"{figure:,.2f}") for figure in figures]
+            if not given["labelled"]:  # an area of 0 would look like a certainty
+                cells[1:] = [Cell(None, "-", hint=tr("no labels, so nothing can be estimated"))] * 3
             rows.append([Cell(item["name"], icon=swatch(item["color"])), *cells])
         self.areas.show_rows([tr("Class"), tr("Mapped"), tr("Estimate"), tr("95 % from"), tr("to")], rows)
 

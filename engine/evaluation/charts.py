@@ -87,7 +87,7 @@ def intervals(rows: Sequence[Mapping[str, Any]], unit: float, title: str) -> str
     """Return for each class a bar of its estimated area with its interval, and a mark at its mapped area.
 
     Args:
-        rows: the `classes` of area estimates.
+        rows: the `classes` of area estimates, one or more.
         unit: square metres of the unit that is shown.
         title: of the chart.
     """

@@ -209,21 +209,19 @@ def _areas(result: Result) -> str:
         return ""
     unit, name = (1e6, "km²") if areas["mapped_m2"] >= 1e8 else (1e4, "ha")
     header = ["class", f"mapped ({name})", f"estimated ({name})", "95 % interval"]
-    rows = [
-        [
-            _class_cell(item),
-            _cell(f"{item['mapped_m2'] / unit:,.2f}"),
-            _cell(f"{item['area_m2'] / unit:,.2f}"),
-            _cell(f"{item['low_m2'] / unit:,.2f} to {item['high_m2'] / unit:,.2f}"),
-        ]
-        for item in areas["classes"]
-    ]
+    # An area of 0 that only means that nothing was labelled so would look like a certainty.
+    labelled = [item for item, given in zip(areas["classes"], result["classes"]) if given["labelled"]]
+    rows = []
+    for item, given in zip(areas["classes"], result["classes"]):
+        estimate = (f"{item['area_m2'] / unit:,.2f}", f"{item['low_m2'] / unit:,.2f} to {item['high_m2'] / unit:,.2f}")
+        found = map(_cell, estimate) if given["labelled"] else [_number(None)] * 2
+        rows.append([_class_cell(item), _cell(f"{item['mapped_m2'] / unit:,.2f}"), *found])
     text = (
         f"From the confusion matrix of {' + '.join(areas['available'])}, weighted by the mapped areas (Olofsson et al. "
         f"2014; {areas['design']}). Overall accuracy by area: {areas['oa']:.3f} ± {areas['oa_margin']:.3f}. In the "
         "chart: bar and whiskers, the estimate and its interval; yellow mark, the area in the map."
     )
-    chart = charts.intervals(areas["classes"], unit, f"Estimated areas in {name}")
+    chart = charts.intervals(labelled, unit, f"Estimated areas in {name}")
     return f'<section><h2>Areas</h2><p class="soft">{escape(text)}</p>{chart}{_table(header, rows)}</section>'
 
 

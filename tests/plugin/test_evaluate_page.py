@@ -135,6 +135,8 @@ def test_every_combination_with_areas_shows_what_the_engine_found(ready, qtbot):
     areas = view.areas.values()
     expected = [[round(item[key] / 1e4, 4) for key in ("mapped_m2", "area_m2", "low_m2", "high_m2")]
                 for item in result["areas"]["classes"]]  # fmt: skip
+    assert result["classes"][4]["labelled"] == 0
+    expected[4][1:] = [None] * 3
     assert [row[1:] for row in areas] == expected
     assert not view.sums.isVisible()
     assert "Done in" in ready.summaryLabel.text()

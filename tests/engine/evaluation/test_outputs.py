@@ -91,6 +91,9 @@ def test_areas_are_shown_when_they_were_asked_for(reported):
     assert "95 % interval" in page.text
     for row in result["areas"]["classes"]:
         assert f"{row['low_m2'] / 1e4:,.2f} to {row['high_m2'] / 1e4:,.2f}" in page.text
+    result["classes"][1]["labelled"] = 0
+    row = result["areas"]["classes"][1]
+    assert f"{row['low_m2'] / 1e4:,.2f} to" not in render(result), "without a label nothing is estimated"
     assert "Areas" not in reported()[2].text
 
 
