@@ -56,9 +56,9 @@ class LacunaDock(QgsDockWidget):
 
     def _add_page(self, page: JobPage, title: str) -> JobPage:
         """Add a page whose messages show in the bar that all share; return it."""
-        page.failed.connect(self.show_error)
+        page.failed.connect(lambda problem: self.show_error(problem, title))
         page.started.connect(self.messageBar.clearWidgets)
-        page.warned.connect(self._show_warning)
+        page.warned.connect(lambda text: self._show_warning(text, title))
         page.inputs.card_changed.connect(lambda: self._offer_checkpoint(page))
         self.pages.addTab(page, title)
         return page
@@ -99,19 +99,24 @@ class LacunaDock(QgsDockWidget):
         # QGIS deletes a task that has ended.
         self._check_task = None
 
-    def show_error(self, problem: LacunaError) -> None:
-        """Show an error with its hint until it is closed; one of the engine's Python leads to the options."""
+    def show_error(self, problem: LacunaError, title: str = "") -> None:
+        """Show an error with its hint until it is closed; one of the engine's Python leads to the options.
+
+        Args:
+            problem: what is wrong.
+            title: of the page that it comes from, as another page may be shown by now.
+        """
         QgsMessageLog.logMessage(str(problem), LOG_TAG, Qgis.MessageLevel.Critical, False)
         about_engine = problem.code in ("engine-missing", "engine-incomplete")
-        text = f"{escape(problem.text)}<br><b>{escape(problem.hint)}</b>"
+        text = _told_by(title, f"{escape(problem.text)}<br><b>{escape(problem.hint)}</b>")
         item = self._push(text, Qgis.MessageLevel.Critical, MESSAGE_MARGIN + BUTTON_WIDTH * about_engine)
         if about_engine:
             button = QPushButton(tr("Options…"), item)
             button.clicked.connect(lambda: self.iface.showOptionsDialog(self.iface.mainWindow(), PAGE))
             item.layout().addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
 
-    def _show_warning(self, text: str) -> None:
-        self._push(escape(text), Qgis.MessageLevel.Warning, MESSAGE_MARGIN)
+    def _show_warning(self, text: str, title: str) -> None:
+        self._push(_told_by(title, escape(text)), Qgis.MessageLevel.Warning, MESSAGE_MARGIN)
 
     def _push(self, text: str, level: Any, margin: int) -> QgsMessageBarItem:
         """Show rich text in the message bar, whole: a message bar of its own makes room for one line only."""
@@ -142,3 +147,8 @@ class LacunaDock(QgsDockWidget):
             self._check_task.cancel()
         for page in self._job_pages():
             page.shut()
+
+
+def _told_by(title: str, text: str) -> str:
+    """Return rich `text` with the title of the page that says it, if there is one."""
+    return f"<i>{escape(title)}:</i> {text}" if title else text

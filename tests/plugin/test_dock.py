@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from qgis.PyQt.QtWidgets import QLabel
 
+from lacuna.engine.errors import LacunaError
 from lacuna.ui.dock import LacunaDock
 
 
@@ -38,6 +40,14 @@ def test_a_checkpoint_that_one_page_has_is_offered_by_all(dock, checkpoint, tmp_
     (tmp_path / "none.safetensors").write_bytes(b"nothing")
     dock.evaluate_page.set_checkpoint(str(tmp_path / "none.safetensors"))
     assert [offered(page) for page in pages[:2]] == [[chosen, mine]] * 2
+
+
+def test_a_message_says_which_page_it_comes_from(dock):
+    dock.evaluate_page.warned.emit("No labels of: <Water>.")
+    dock.finetune_page.failed.emit(LacunaError("no-labels", "No labels.", "Draw some."))
+    shown = {label.text() for label in dock.messageBar.findChildren(QLabel, "messageText")}
+    assert "<i>Evaluate:</i> No labels of: &lt;Water&gt;." in shown
+    assert "<i>Fine-tune:</i> No labels.<br><b>Draw some.</b>" in shown
 
 
 def test_what_values_mean_is_not_asked_twice(dock, polygons, tmp_path, checkpoint):
