@@ -130,6 +130,8 @@ def test_it_gets_better_and_the_card_says_how(tune, checkpoint, heard, tmp_path)
     assert record["before"] == result["before"]
     assert len(card.calibration) == 3
     page = Path(report).read_text()
+    # Two inputs, the labels, maps before and after of three scenarios.
+    assert page.count("data:image/png;base64,") == 2 + 1 + 2 * 3
     assert page.count("<svg") >= 5 and "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     live = [event for event in heard[1] if event["event"] == "metrics"]
     assert [event["epoch"] for event in live] == list(range(1, result["epochs"] + 1))
