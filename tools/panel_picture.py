@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Draw docs/images/panel.png and finetune.png: pages of the panel in QGIS's own window, after runs on the sample scene.
+"""Draw docs/images/panel.png, finetune.png and evaluate.png: the panel in QGIS's own window, after runs on the sample.
 
 Run by QGIS itself, on a screen or a virtual one, with a profile of its own, in the checkout's folder:
 
@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from osgeo import gdal
 from qgis.core import (
     QgsApplication,
     QgsContrastEnhancement,
@@ -21,6 +22,7 @@ from qgis.core import (
     QgsFillSymbol,
     QgsGeometry,
     QgsMultiBandColorRenderer,
+    QgsPalettedRasterRenderer,
     QgsProject,
     QgsRasterLayer,
     QgsRectangle,
@@ -28,6 +30,7 @@ from qgis.core import (
 )
 from qgis.core import QgsRasterMinMaxOrigin as Origin
 from qgis.PyQt.QtCore import QEventLoop, QTimer
+from qgis.PyQt.QtGui import QColor
 from qgis.PyQt.QtWidgets import QDockWidget
 from qgis.utils import iface
 
@@ -43,6 +46,8 @@ SQUARES = {
 }
 SIDE = 20
 PIXEL = 10.0
+# Column, row, width and height of the part of the sample scene from which the bundled checkpoint has learned nothing.
+HELD_OUT = [150, 0, 74, 224]
 
 
 def wait(seconds: float) -> None:
@@ -90,6 +95,13 @@ def add_labels(scene: QgsRasterLayer) -> QgsVectorLayer:
     return layer
 
 
+def remove_layers(*names: str) -> None:
+    """Take the layers of these names out of the project."""
+    for name in names:
+        for layer in QgsProject.instance().mapLayersByName(name):
+            QgsProject.instance().removeMapLayer(layer)
+
+
 def save(name: str) -> None:
     """Save a picture of the whole window, all of the scene in its map."""
     iface.messageBar().clearWidgets()
@@ -123,6 +135,23 @@ def draw_finetune(page: Any, labels: QgsVectorLayer, folder: str) -> None:
     save("finetune.png")
 
 
+def draw_evaluate(page: Any, folder: str) -> None:
+    """Evaluate on the reference labels of the part that was held out, so that the figures are those of the card."""
+    path = os.path.join(folder, "reference.tif")
+    gdal.Translate(path, str(ROOT / "resources" / "sample" / "labels.tif"), srcWin=HELD_OUT)
+    layer = QgsRasterLayer(path, "reference")
+    classes = [QgsPalettedRasterRenderer.Class(item.value, QColor(item.color), item.name) for item in page.card.classes]
+    layer.setRenderer(QgsPalettedRasterRenderer(layer.dataProvider(), 1, classes))
+    QgsProject.instance().addMapLayer(layer)
+    page.labels.set_layer(layer)
+    wait(3)
+    page.labels.table.choose("3", "")
+    page.refresh()
+    click(page.evaluateButton, page.finished, page.failed)
+    wait(1)
+    save("evaluate.png")
+
+
 def draw() -> None:
     """Open the panel, draw the pictures and leave QGIS."""
     with tempfile.TemporaryDirectory() as folder:
@@ -142,12 +171,15 @@ def draw() -> None:
         scene = add_scene()
         wait(8)
         draw_segment(plugin.dock.segment_page)
-        for layer in QgsProject.instance().mapLayersByName("classes"):
-            QgsProject.instance().removeMapLayer(layer)
+        remove_layers("classes", "classes_evidence")
         plugin.dock.pages.setCurrentWidget(plugin.dock.finetune_page)
         draw_finetune(plugin.dock.finetune_page, add_labels(scene), folder)
+        remove_layers("my fields")
+        plugin.dock.pages.setCurrentWidget(plugin.dock.evaluate_page)
+        draw_evaluate(plugin.dock.evaluate_page, folder)
         plugin.unload()
-    QgsProject.instance().setDirty(False)
+    # QGIS crashes when it is left so with a layer chosen in its tree.
+    QgsProject.instance().clear()
     QgsApplication.exit()
 
 

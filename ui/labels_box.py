@@ -82,7 +82,7 @@ class LabelsBox(QWidget):
         self._shown: Optional[QgsMapLayer] = None
         self._watched: Optional[QgsMapLayer] = None
         self._found: Optional[LabelValues] = None
-        self._fault = ""
+        self._fault = self._field = ""
         self._edits = 0
         self._task: Optional[WorkTask] = None
         # By layer and field, so that a choice is still there when the analyst comes back to them.
@@ -274,7 +274,17 @@ class LabelsBox(QWidget):
             self._guess_field()
         self.fieldCombo.blockSignals(False)
         self._found = None
+        self._field = ""
         self._read()
+
+    def _leave_lost_field(self) -> None:
+        """Choose no field where the chosen one was deleted, as the box takes the neighbour of an entry that goes."""
+        before, self._field = self._field, self.field() or ""
+        if before and before != self._field and self.layer().fields().lookupField(before) < 0:
+            self._field = ""
+            self.fieldCombo.blockSignals(True)
+            self.fieldCombo.setField("")
+            self.fieldCombo.blockSignals(False)
 
     def _guess_field(self) -> None:
         """Choose the field that speaks for itself, if one does."""
@@ -305,6 +315,7 @@ class LabelsBox(QWidget):
     def _read(self) -> None:
         """Read the values: at once where they are few, else in the background."""
         self._drop_task()
+        self._leave_lost_field()
         self._fault = self._layer_problem()
         if self._fault:
             self._found = None

@@ -351,6 +351,22 @@ def test_a_layer_that_leaves_the_project_leaves_no_other_in_its_place(make):
     assert box.counts() == {"Water": 1}
 
 
+def test_a_field_that_is_deleted_leaves_no_other_in_its_place(make, qtbot):
+    layer = polygons(["Trees", "Water"])
+    layer.dataProvider().addAttributes([QgsField("number", QVariant.Int)])
+    layer.updateFields()
+    assert layer.dataProvider().changeAttributeValues({1: {1: 1}, 2: {1: 2}})
+    box = make()
+    box.set_layer(layer)
+    assert box.field() == "cover"
+    assert layer.startEditing()
+    layer.deleteAttribute(0)
+    qtbot.waitUntil(lambda: "Choose the field" in box.problem())
+    assert box.field() is None
+    box.set_field("number")
+    assert box.class_map() == {"1": "Water", "2": "Trees"}
+
+
 def test_files_that_are_no_layers(make, qtbot, tmp_path):
     box = make()
     box.add_file(str(LABELS))
