@@ -92,13 +92,16 @@ def _from_labels(job: EvaluateJob, card: Card, opened: list[Part], reporter: Rep
             f"{job.labels} has no labelled pixel on the rasters.",
             "Check its place, its nodata value and what is ignored; polygons must hold the centre of a pixel.",
         )
+    rasters = ", ".join(os.path.basename(paths[name]) for name in scene.names)
+    words = f"{counts.sum()} labelled pixels of {entry.name}, on {rasters}"
     if entry.name == card.training.get("labels"):
+        # The card that the scores may go into must not show them for more than they are.
+        words += "; perhaps the labels that it was fine-tuned on"
         reporter.warn(
             f"The checkpoint was fine-tuned on labels called {entry.name} too. If these are the same, most of their "
-            "pixels were learned from and all scores are too high: the card has those of pixels kept apart."
+            "pixels were learned from and all scores are too high: fine-tuning measured on pixels that it kept apart."
         )
-    rasters = ", ".join(os.path.basename(paths[name]) for name in scene.names)
-    return Reference([part], TEST, None, f"{counts.sum()} labelled pixels of {entry.name}, on {rasters}", counts)
+    return Reference([part], TEST, None, words, counts)
 
 
 def _from_manifest(job: EvaluateJob, card: Card, opened: list[Part], reporter: Reporter) -> Reference:

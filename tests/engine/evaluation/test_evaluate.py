@@ -127,8 +127,9 @@ def test_labels_that_were_trained_on_are_warned_of(make_checkpoint, scene, run_e
         tuned = make_checkpoint(
             f"{labels}.safetensors", modalities={"a": ["index"]}, classes=4, training={"labels": labels}
         )
-        _, said = run_evaluate(tuned, {"a": scene["a"]}, scene["labels"])
+        result, said = run_evaluate(tuned, {"a": scene["a"]}, scene["labels"], update_card=True)
         assert any("fine-tuned on labels called labels.tif too" in text for text in warned(said)) is found
+        assert ("perhaps the labels that it was fine-tuned on" in result["measured_on"]) is found
 
 
 @pytest.mark.parametrize(
