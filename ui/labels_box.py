@@ -82,7 +82,9 @@ class LabelsBox(QWidget):
         self._shown: Optional[QgsMapLayer] = None
         self._watched: Optional[QgsMapLayer] = None
         self._found: Optional[LabelValues] = None
-        self._fault = self._field = ""
+        self._fault = ""
+        # None: it was deleted, so that the analyst must choose another.
+        self._field: Optional[str] = ""
         self._edits = 0
         self._task: Optional[WorkTask] = None
         # By layer and field, so that a choice is still there when the analyst comes back to them.
@@ -271,20 +273,24 @@ class LabelsBox(QWidget):
         self.fieldCombo.setField("")
         if vector:
             settle_extent(layer)
-            self._guess_field()
         self.fieldCombo.blockSignals(False)
         self._found = None
         self._field = ""
         self._read()
 
-    def _leave_lost_field(self) -> None:
-        """Choose no field where the chosen one was deleted, as the box takes the neighbour of an entry that goes."""
-        before, self._field = self._field, self.field() or ""
-        if before and before != self._field and self.layer().fields().lookupField(before) < 0:
-            self._field = ""
-            self.fieldCombo.blockSignals(True)
+    def _follow_field(self) -> None:
+        """Choose no field where the chosen one was deleted; guess one where none was, as there may be values now."""
+        layer, before = self.layer(), self._field
+        if not isinstance(layer, QgsVectorLayer):
+            return
+        self.fieldCombo.blockSignals(True)
+        lost = bool(before) and before != self.field() and layer.fields().lookupField(before) < 0
+        if lost:  # the box takes the neighbour of an entry that goes
             self.fieldCombo.setField("")
-            self.fieldCombo.blockSignals(False)
+        elif before == "" and not self.field():
+            self._guess_field()
+        self.fieldCombo.blockSignals(False)
+        self._field = None if lost or (before is None and not self.field()) else self.field() or ""
 
     def _guess_field(self) -> None:
         """Choose the field that speaks for itself, if one does."""
@@ -315,7 +321,7 @@ class LabelsBox(QWidget):
     def _read(self) -> None:
         """Read the values: at once where they are few, else in the background."""
         self._drop_task()
-        self._leave_lost_field()
+        self._follow_field()
         self._fault = self._layer_problem()
         if self._fault:
             self._found = None

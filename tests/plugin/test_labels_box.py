@@ -367,6 +367,20 @@ def test_a_field_that_is_deleted_leaves_no_other_in_its_place(make, qtbot):
     assert box.class_map() == {"1": "Water", "2": "Trees"}
 
 
+def test_the_field_is_found_once_polygons_are_drawn(make, qtbot):
+    layer = polygons([])
+    box = make()
+    box.set_layer(layer)
+    assert box.field() is None
+    assert layer.startEditing()
+    feature = QgsFeature(layer.fields())
+    feature.setAttributes(["Trees"])
+    feature.setGeometry(QgsGeometry.fromRect(QgsRectangle(0, 0, 1, 1)))
+    assert layer.addFeature(feature)
+    qtbot.waitUntil(lambda: box.class_map() == {"Trees": "Trees"})
+    assert box.field() == "cover"
+
+
 def test_files_that_are_no_layers(make, qtbot, tmp_path):
     box = make()
     box.add_file(str(LABELS))
