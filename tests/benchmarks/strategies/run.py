@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,15 @@ from .protocol import BASE, STRATEGIES, Cell
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is left of the queue; return 1 if a cell failed."""
-    options = _parse()
-    torch.set_num_threads(options.threads)
+    options = _parse(arguments)
     done = {results.cell_of(record) for record in results.read(options.results)}
     cells = protocol.pending(protocol.queue(), done, options.only)
     if options.list:
         print("\n".join(map(str, cells)))
         return 0
+    torch.set_num_threads(options.threads)
     bench, failed = Bench(options.data, options.work, options.results, options.device), 0
     for number, cell in enumerate(cells, 1):
         began = time.monotonic()
@@ -185,7 +185,7 @@ def _say(event: Event) -> None:
         print(f"  {event['text']}", file=sys.stderr, flush=True)
 
 
-def _parse() -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with tree_crowns and landcover_s2_s1_dem")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "strategies", help="where checkpoints go")
@@ -194,7 +194,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of the CPU; other numbers give other last bits")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
     parser.add_argument("--list", action="store_true", help="print what is left to do, and do nothing")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.data, options.work = options.data.resolve(), options.work.resolve()
     return options
 

@@ -27,12 +27,12 @@ _OTHERS = [name for name in STRATEGIES if name != REFERENCE]
 Found = Mapping[Cell, Mapping[str, Any]]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables, or put them into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=results.STORED, help="default: the results in the repository")
     parser.add_argument("--write", action="store_true", help=f"put them into {PAGE.name}")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     text = markdown(results.read(options.results))
     if options.write:
         PAGE.write_text(inserted(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
