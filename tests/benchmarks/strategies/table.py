@@ -47,7 +47,9 @@ def markdown(records: Iterable[Mapping[str, Any]]) -> str:
     parts = [f"{_complete(found)}\n"]
     for dataset in DATASETS:
         parts += [f"### {dataset}\n", _floor(found, dataset), _scores(found, dataset)]
-    parts += [f"### Difference to `{REFERENCE}`, seed by seed\n", _differences(found)]
+    for measure in ("average", "last"):
+        title = f"### {_HEADS[measure]}: difference to `{REFERENCE}`, seed by seed\n"
+        parts += [title, _differences(found, measure)]
     parts += ["### What latent guidance drew\n", _probabilities(found)]
     parts += ["### Seconds\n", _seconds(found)]
     return "\n".join(parts)
@@ -92,14 +94,14 @@ def _scores(found: Found, dataset: str) -> str:
     return _table(["network", "strategy", *_HEADS.values(), "seeds"], rows, texts=2)
 
 
-def _differences(found: Found) -> str:
-    """Return the table of paired differences of Average, their spread, and how often they were positive."""
+def _differences(found: Found, measure: str) -> str:
+    """Return the table of paired differences of a measure, their spread, and how often they were positive."""
     rows, means, wins = [], {name: [] for name in _OTHERS}, {name: [] for name in _OTHERS}
     for dataset in DATASETS:
         for group in _groups(found, dataset):
             row = list(group)
             for strategy in _OTHERS:
-                values = results.differences(found, group, strategy)
+                values = results.differences(found, group, strategy, measure)
                 if values:
                     means[strategy].append(statistics.fmean(values))
                     wins[strategy] += [value > 0 for value in values]
