@@ -107,7 +107,7 @@ def _differences(found: Found, measure: str) -> str:
                     wins[strategy] += [value > 0 for value in values]
                 row.append(f"{_told(spread(values), sign=True)} ({_above(values)})" if values else "")
             rows.append(row)
-    for name, chosen in (("mean of the networks and data sets", means), ("seeds above `uniform`", wins)):
+    for name, chosen in (("mean ± deviation of the rows", means), ("seeds above `uniform`", wins)):
         rows.append([f"**{name}**", "", *(_summary(chosen[strategy]) for strategy in _OTHERS)])
     return _table(["network", "data set", *map(_word, _OTHERS)], rows, texts=2)
 
@@ -186,7 +186,8 @@ def _word(strategy: str) -> str:
 
 def _told(value: Spread, sign: bool = False) -> str:
     """Return mean and standard deviation with one decimal; the deviation is left out where there is none."""
-    mean = f"{value.mean:+.1f}" if sign else f"{value.mean:.1f}"
+    rounded = round(value.mean, 1) + 0.0  # turns -0.0 into 0.0
+    mean = f"{rounded:+.1f}" if sign else f"{rounded:.1f}"
     return mean if value.deviation is None else f"{mean} ± {value.deviation:.1f}"
 
 
