@@ -201,28 +201,3 @@ def parse_pairs(text: str, card: Card, parameter: str) -> dict[str, str]:
             )
         pairs[name] = value
     return pairs
-
-
-def parse_bands(text: str) -> list[Union[int, str]]:
-    """Return the bands in `3,2,1` or `red,green,blue`: numbers where they are numbers."""
-    return [int(item) if item.isdigit() else item for item in (part.strip() for part in text.split(",")) if item]
-
-
-def parse_number(text: str, parameter: str) -> float:
-    """Return `text` as a number; UsageError naming `parameter` if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError("bad-value", tr("{}: “{}” is no number.").format(parameter, text), "") from None
-
-
-def parse_tile(text: str) -> Optional[list[int]]:
-    """Return rows and columns in `512` or `512,256`; None if `text` is empty; UsageError if it is neither."""
-    sizes = [item.strip() for item in (text or "").split(",") if item.strip()]
-    if not sizes:
-        return None
-    if len(sizes) > 2 or not all(item.isdigit() for item in sizes):
-        raise UsageError(
-            "bad-value", tr("TILE: “{}” is no size.").format(text), tr("Give one side, or rows,columns, in pixels.")
-        )
-    return [int(sizes[0]), int(sizes[-1])]

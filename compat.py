@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qgis.core import Qgis, QgsRasterFileWriter
+from qgis.core import Qgis, QgsRasterFileWriter, QgsWkbTypes
 from qgis.PyQt.QtCore import QCoreApplication
 
 # Since 3.30 the result of writing a raster is an enumeration of Qgis; before it belonged to the writer.
@@ -13,6 +13,10 @@ RASTER_WRITTEN: Any = (
     Qgis.RasterFileWriterResult.Success
     if hasattr(Qgis, "RasterFileWriterResult")
     else QgsRasterFileWriter.WriterError.NoError
+)
+# Kinds of geometry moved to Qgis in 3.30.
+POLYGON_GEOMETRY: Any = (
+    Qgis.GeometryType.Polygon if hasattr(Qgis, "GeometryType") else QgsWkbTypes.GeometryType.PolygonGeometry
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from .engine.errors import CancelledError, LacunaError
 
 # Some gigabytes, fetched from a server: more is surely not what was meant.
 MAX_PIXELS = 400_000_000
+_LONGEST_NAME = 60
 
 Cancelled = Callable[[], bool]
 
@@ -68,7 +70,7 @@ class Exports:
                 ),
                 tr("Choose a smaller area, or save the layer to a file first."),
             )
-        path, name = self._path("tif"), layer.name()
+        path, name = self._path("tif", layer.name()), layer.name()
         provider, crs, context = layer.dataProvider().clone(), layer.crs(), QgsProject.instance().transformContext()
 
         def write(cancelled: Cancelled) -> None:
@@ -78,7 +80,12 @@ class Exports:
         return path
 
     def polygons(
-        self, source: Any, crs: QgsCoordinateReferenceSystem, request: Any = None, fields: Sequence[str] = ()
+        self,
+        source: Any,
+        crs: QgsCoordinateReferenceSystem,
+        request: Any = None,
+        fields: Sequence[str] = (),
+        name: str = "",
     ) -> str:
         """Put polygons down for writing and return the path they will have.
 
@@ -87,12 +94,13 @@ class Exports:
             crs: of its geometries.
             request: a `QgsFeatureRequest` that picks some of its features; None for all.
             fields: names of the fields that are written with them.
+            name: of their layer, by which cards and reports will call them.
         """
-        path = self._path("gpkg")
+        path = self._path("gpkg", name)
         context = QgsProject.instance().transformContext()
         kept = QgsFields()
-        for name in fields:
-            kept.append(source.fields().field(name))
+        for field in fields:
+            kept.append(source.fields().field(field))
 
         def write(cancelled: Cancelled) -> None:
             features = source.getFeatures(request) if request else source.getFeatures()
@@ -120,11 +128,33 @@ class Exports:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
 
-    def _path(self, extension: str) -> str:
-        """Return a new path in the temporary folder, which is made when first needed."""
+    def _path(self, extension: str, name: str = "") -> str:
+        """Return a new path, with what file systems bear of `name`, in the temporary folder, made when first needed."""
         if self.folder is None:
             self.folder = tempfile.mkdtemp(prefix="lacuna-")
-        return os.path.join(self.folder, f"layer-{len(self._writers) + 1}.{extension}")
+        folder = os.path.join(self.folder, str(len(self._writers) + 1))
+        os.makedirs(folder, exist_ok=True)
+        stem = re.sub(r"[^\w-]+", "_", name).strip("_")[:_LONGEST_NAME] or "layer"
+        return os.path.join(folder, f"{stem}.{extension}")
+
+
+class NoExports(Exports):
+    """Takes nothing down: to find out beforehand whether a job can be made, without asking servers or disks."""
+
+    def raster(self, layer: QgsRasterLayer, extent: Optional[tuple[QgsRectangle, Any]] = None) -> str:
+        """Return the name of `layer` in place of a path."""
+        return layer.name() or layer.id()
+
+    def polygons(
+        self,
+        source: Any,
+        crs: QgsCoordinateReferenceSystem,
+        request: Any = None,
+        fields: Sequence[str] = (),
+        name: str = "",
+    ) -> str:
+        """Return the name of the layer in place of a path."""
+        return name or "polygons"
 
 
 def _cut(layer: QgsRasterLayer, extent: Optional[tuple[QgsRectangle, Any]]) -> QgsRectangle:

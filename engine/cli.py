@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from . import events, worker
+from . import events, options, worker
 from .checkpoint.card import read_card
 from .checkpoint.header import sha256
 from .checkpoint.summary import summarise
@@ -61,19 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        options = _parser().parse_args(_join_negative(arguments))
+        chosen = _parser().parse_args(_join_negative(arguments))
     except UsageError as problem:
         listener(events.error(problem))
         return problem.exit_status
     except SystemExit as ending:  # --help and --version
         return int(ending.code or 0)
-    if options.command == "worker":
+    if chosen.command == "worker":
         return worker.main()
-    if options.command == "describe":
-        return _describe(options, listener)
+    if chosen.command == "describe":
+        return _describe(chosen, listener)
     reporter = Reporter(listener, cancelled)
     with obey_signals(cancelled):
-        return conclude(lambda: events.result(**run(_checked(options.job(options)), reporter)), reporter)
+        return conclude(lambda: events.result(**run(_checked(_job(chosen)), reporter)), reporter)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,9 +102,7 @@ def _parser() -> _Parser:
     described = commands.add_parser("describe", help="say what a checkpoint is", allow_abbrev=False)
     described.add_argument("checkpoint", metavar="CHECKPOINT", type=_path)
     described.add_argument("--json", action="store_true", help="print the card as one line of JSON")
-    _add_import(
-        commands.add_parser("import", help="turn published weights into a checkpoint", allow_abbrev=False)
-    )
+    _add_import(commands.add_parser("import", help="turn published weights into a checkpoint", allow_abbrev=False))
     commands.add_parser(
         "worker",
         help="run one job, given as a line of JSON on standard input; events go to standard output",
@@ -114,9 +112,8 @@ def _parser() -> _Parser:
 
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(job=_segment_job)
-    add = parser.add_argument
-    add("--checkpoint", required=True, type=_path, metavar="C", help="the model")
+    parser.set_defaults(job=SegmentJob)
+    _add_checkpoint(parser)
     _add_sources(parser)
     outputs = parser.add_argument_group("outputs")
     outputs.add_argument("--output", required=True, type=_path, metavar="F", help="the map of classes, a GeoTIFF")
@@ -125,7 +122,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     outputs.add_argument("--probabilities-dtype", choices=PROBABILITY_TYPES, default="uint8", help="default: uint8")
     outputs.add_argument("--evidence", type=_path, metavar="F", help="the modalities used at each pixel")
     outputs.add_argument("--record", type=_path, metavar="F", help="run record; default: OUTPUT.json")
-    outputs.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    _add_overwrite(outputs)
     grid = parser.add_argument_group("grid; default: that of the checkpoint's reference modality")
     grid.add_argument("--extent", type=_extent, metavar="XMIN,YMIN,XMAX,YMAX|union|intersection")
     grid.add_argument("--extent-crs", metavar="CRS", help="of the numbers of --extent; default: that of the output")
@@ -134,44 +131,40 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     grid.add_argument("--reference", metavar="NAME", help="the modality whose grid the output follows")
     grid.add_argument("--area", type=_path, metavar="F", help="polygons; the rest becomes nodata")
     compute = parser.add_argument_group("computation")
-    compute.add_argument("--tile", type=_tile, metavar="N|H,W", help="in pixels; default: the checkpoint's")
-    compute.add_argument("--overlap", type=int, metavar="N", help="of tiles, in pixels; default: from the checkpoint")
+    _add_tiles(compute)
     compute.add_argument("--batch-size", type=int, metavar="N", help="tiles computed at once; memory grows with it")
-    compute.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    _add_device(compute)
     compute.add_argument("--precision", choices=PRECISIONS, default="auto", help="default: auto")
-    _add_common(compute)
+    _add_resume(compute)
+    _add_json(compute)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(job=_evaluate_job)
-    add = parser.add_argument
-    add("--checkpoint", required=True, type=_path, metavar="C", help="the model")
+    parser.set_defaults(job=EvaluateJob)
+    _add_checkpoint(parser)
     _add_sources(parser)
-    labels = parser.add_argument_group("reference: labels of these rasters, or the scenes of a manifest")
-    labels.add_argument("--labels", type=_path, metavar="L", help="a raster of class values, or polygons")
-    labels.add_argument("--field", metavar="F", help="of the polygons: class names or values")
-    labels.add_argument("--class-map", type=_class_map, metavar="V=CLASS,...", help="from label values to classes")
-    labels.add_argument("--ignore", type=_values, default=[], metavar="V,...", help="label values without a class")
-    labels.add_argument("--manifest", type=_path, metavar="M", help="scenes and their labels (TOML)")
+    labels = _add_labels(parser)
     labels.add_argument("--split", choices=EVALUATED, help="default: test, or all if no scene names a split")
-    measure = parser.add_argument_group("what is measured")
-    measure.add_argument("--protocol", choices=PROTOCOLS, default="subsets", help="default: subsets")
-    measure.add_argument("--no-gaussian", type=_names, default=[], metavar="NAME,...", help="modalities that nm spares")
-    measure.add_argument("--seed", type=int, default=0, metavar="N", help="of the damage of emm, rmm, nm; default: 0")
-    measure.add_argument("--area-estimates", action="store_true", help="areas of the classes with 95 %% intervals")
+    add = parser.add_argument_group("classes; default: values and names as in the checkpoint").add_argument
+    add("--class-map", type=_read(options.goals), default={}, metavar="V=CLASS,...", help="label values to classes")
+    add("--ignore", type=_read(options.values), default=[], metavar="V,...", help="label values without a class")
+    add = parser.add_argument_group("what is measured").add_argument
+    add("--protocol", choices=PROTOCOLS, default="subsets", help="default: subsets")
+    add("--no-gaussian", type=_read(options.names), default=[], metavar="NAME,...", help="modalities that nm spares")
+    add("--seed", type=int, default=0, metavar="N", help="of the damage of emm, rmm, nm; default: 0")
+    add("--area-estimates", action="store_true", help="areas of the classes with 95 %% intervals")
     outputs = parser.add_argument_group("outputs")
     outputs.add_argument("--report", type=_path, metavar="F", help="an HTML page; F.json beside it has the numbers")
     outputs.add_argument("--update-card", action="store_true", help="write the scores into the checkpoint's card")
-    outputs.add_argument("--overwrite", action="store_true", help="replace a report that exists")
+    _add_overwrite(outputs)
     compute = parser.add_argument_group("computation")
-    compute.add_argument("--tile", type=_tile, metavar="N|H,W", help="in pixels; default: the checkpoint's")
-    compute.add_argument("--overlap", type=int, metavar="N", help="of tiles, in pixels; default: from the checkpoint")
-    compute.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    _add_tiles(compute)
+    _add_device(compute)
     _add_json(compute)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(job=_train_job)
+    parser.set_defaults(job=TrainJob)
     add = parser.add_argument
     add("manifest", metavar="MANIFEST", type=_path, help="the scenes, modalities and classes (TOML)")
     add("--architecture", required=True, choices=list(ARCHITECTURES), metavar="A", help=", ".join(ARCHITECTURES))
@@ -182,66 +175,96 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--preset", choices=PRESETS, default="default", help="settings of training; default: default")
     add("--seed", type=int, default=0, metavar="N", help="default: 0")
     add("--epochs", type=int, metavar="N", help="default: the preset's")
-    add("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
-    add("--overwrite", action="store_true", help="replace a checkpoint that exists")
-    _add_common(parser)
+    _add_device(parser)
+    _add_overwrite(parser)
+    _add_resume(parser)
+    _add_json(parser)
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(job=_import_job)
+    parser.set_defaults(job=ImportJob)
     add = parser.add_argument
     known = [*NETWORKS, *ENCODERS]
     add("network", choices=known, metavar="NETWORK", help=f"what the weights are of: {', '.join(known)}")
     add("weights", metavar="WEIGHTS", type=_path, help="a .pt, .pth, .ckpt or .safetensors file")
     add("--card", type=_path, metavar="F", help="modalities and classes (JSON); needed for dis2 and cmx")
     add("--output", required=True, type=_path, metavar="C", help="a checkpoint, or an encoder file; .safetensors")
-    add("--overwrite", action="store_true", help="replace an output that exists")
+    _add_overwrite(parser)
     _add_json(parser)
 
 
 def _add_finetune(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(job=_finetune_job)
-    add = parser.add_argument
-    add("--checkpoint", required=True, type=_path, metavar="C", help="the model to start from; it stays as it is")
+    parser.set_defaults(job=FinetuneJob)
+    _add_checkpoint(parser, "the model to start from; it stays as it is")
     _add_sources(parser)
-    add("--labels", type=_path, metavar="L", help="polygons (with --field) or a raster of classes")
-    add("--field", metavar="NAME", help="the field of the polygons that holds the class")
-    add("--manifest", type=_path, metavar="M", help="scenes with labels (TOML), instead of rasters and labels")
-    add("--output", default="", type=_path, metavar="C2", help="the new checkpoint, a .safetensors file")
-    classes = parser.add_argument_group("classes; default: values and names as in the checkpoint")
-    classes.add_argument("--class-map", type=_pairs, default={}, metavar="V=NAME,...", help="label values to classes")
-    classes.add_argument("--merge", type=_pairs, default={}, metavar="NAME=NAME,...", help="classes to classes")
-    classes.add_argument("--drop", type=_names, default=[], metavar="NAME,...", help="classes that go")
+    _add_labels(parser)
+    add = parser.add_argument_group("classes; default: values and names as in the checkpoint").add_argument
+    add("--class-map", type=_read(options.pairs), default={}, metavar="V=NAME,...", help="label values to classes")
+    add("--merge", type=_read(options.pairs), default={}, metavar="NAME=NAME,...", help="classes to classes")
+    add("--drop", type=_read(options.names), default=[], metavar="NAME,...", help="classes that go")
     learning = parser.add_argument_group("training")
-    learning.add_argument("--strategy", choices=STRATEGIES, default="latent", help="of scenarios; default: latent")
-    learning.add_argument("--latent-preset", choices=PRESETS, default="default", help="default: default")
-    learning.add_argument("--weights", type=_numbers, metavar="P,...", help="of scenarios, for the strategy weights")
-    learning.add_argument("--method", choices=METHODS, default="full", help="what is trained; default: full")
-    learning.add_argument("--config", type=_path, metavar="F", help="further settings (TOML)")
-    learning.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    learning.add_argument("--epochs", type=int, metavar="N", help="at most; default: 30")
-    learning.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    add = learning.add_argument
+    add("--strategy", choices=STRATEGIES, default="latent", help="of scenarios; default: latent")
+    add("--latent-preset", choices=PRESETS, default="default", help="default: default")
+    add("--weights", type=_read(options.numbers), metavar="P,...", help="of scenarios, for the strategy weights")
+    add("--method", choices=METHODS, default="full", help="what is trained; default: full")
+    add("--config", type=_path, metavar="F", help="further settings (TOML)")
+    add("--seed", type=int, default=0, metavar="N", help="default: 0")
+    add("--epochs", type=int, metavar="N", help="at most; default: 30")
+    _add_device(learning)
+    _add_resume(learning)
+    outputs = parser.add_argument_group("outputs")
+    add = outputs.add_argument
+    add("--output", default="", type=_path, metavar="C2", help="the new checkpoint, a .safetensors file")
     add("--report", type=_path, metavar="R", help="a page with curves, scores and the split (HTML)")
     add("--plan", dest="plan_only", action="store_true", help="say how it would be trained, and train nothing")
     add("--keep-best", action="store_true", help="when cancelled, write the best checkpoint so far")
-    add("--overwrite", action="store_true", help="replace outputs that exist")
-    _add_common(parser)
+    _add_overwrite(outputs)
+    _add_json(outputs)
 
 
 def _add_scenarios(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(job=_scenarios_job)
-    add = parser.add_argument
-    add("--checkpoint", required=True, type=_path, metavar="C", help="the model")
+    parser.set_defaults(job=ScenariosJob)
+    _add_checkpoint(parser)
     _add_sources(parser)
-    add("--manifest", type=_path, metavar="M", help="scenes (TOML), instead of rasters")
-    add("--preset", choices=PRESETS, default="default", help="of latent guidance; default: default")
-    add("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+    _add_manifest(parser)
+    parser.add_argument("--preset", choices=PRESETS, default="default", help="of latent guidance; default: default")
+    _add_device(parser)
     _add_json(parser)
 
 
-def _add_common(parser: Any) -> None:
+def _add_checkpoint(parser: argparse.ArgumentParser, text: str = "the model") -> None:
+    parser.add_argument("--checkpoint", required=True, type=_path, metavar="C", help=text)
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> Any:
+    """Add the options for the labels of one scene, or a manifest, and return their group."""
+    group = parser.add_argument_group("labels of these rasters, or the scenes of a manifest")
+    group.add_argument("--labels", type=_path, metavar="L", help="polygons (with --field), or a raster of class values")
+    group.add_argument("--field", metavar="F", help="of the polygons: class names or values")
+    _add_manifest(group)
+    return group
+
+
+def _add_manifest(parser: Any) -> None:
+    parser.add_argument("--manifest", type=_path, metavar="M", help="scenes (TOML), instead of rasters and labels")
+
+
+def _add_tiles(parser: Any) -> None:
+    parser.add_argument("--tile", type=_read(options.tile), metavar="N|H,W", help="pixels; default: the checkpoint's")
+    parser.add_argument("--overlap", type=int, metavar="N", help="of tiles, in pixels; default: from the checkpoint")
+
+
+def _add_device(parser: Any) -> None:
+    parser.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES}; default: auto")
+
+
+def _add_overwrite(parser: Any) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+
+def _add_resume(parser: Any) -> None:
     parser.add_argument("--no-resume", dest="resume", action="store_false", help="do not take up an unfinished run")
-    _add_json(parser)
 
 
 def _add_json(parser: Any) -> None:
@@ -259,39 +282,21 @@ def _add_repeated(parser: argparse.ArgumentParser, option: str, metavar: str, te
     parser.add_argument(option, action="append", default=[], type=_pair, metavar=metavar, help=f"{text}; repeatable")
 
 
-def _segment_job(options: argparse.Namespace) -> SegmentJob:
-    """Return the job that the options of `segment` ask for."""
-    return SegmentJob(**_chosen(options, _SOURCE), modalities=_sources(options))
+def _job(chosen: argparse.Namespace) -> Job:
+    """Return the job that the options of a command ask for: fields of the job as they stand, and its rasters."""
+    fields = {key: value for key, value in vars(chosen).items() if key not in ("command", "job", "json", *_SOURCE)}
+    if "modality" in chosen:
+        fields["modalities"] = _sources(chosen)
+    return chosen.job(**fields)
 
 
-def _finetune_job(options: argparse.Namespace) -> FinetuneJob:
-    """Return the job that the options of `finetune` ask for."""
-    return FinetuneJob(**_chosen(options, _SOURCE), modalities=_sources(options))
-
-
-def _evaluate_job(options: argparse.Namespace) -> EvaluateJob:
-    """Return the job that the options of `evaluate` ask for."""
-    return EvaluateJob(**_chosen(options, _SOURCE), modalities=_sources(options))
-
-
-def _scenarios_job(options: argparse.Namespace) -> ScenariosJob:
-    """Return the job that the options of `scenarios` ask for."""
-    return ScenariosJob(**_chosen(options, _SOURCE), modalities=_sources(options))
-
-
-def _chosen(options: argparse.Namespace, others: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the options that are fields of a job as they stand: all but `others`."""
-    left_out = ("command", "job", "json", *others)
-    return {key: value for key, value in vars(options).items() if key not in left_out}
-
-
-def _sources(options: argparse.Namespace) -> dict[str, SourceSpec]:
+def _sources(chosen: argparse.Namespace) -> dict[str, SourceSpec]:
     """Return the rasters that the options bind, by modality."""
-    paths = _named("--modality", options.modality, _path)
+    paths = _named("--modality", chosen.modality, _path)
     extras = {
-        "bands": _named("--bands", options.bands, _bands),
-        "nodata": _named("--nodata", options.nodata, float),
-        "mask": _named("--mask", options.mask, _path),
+        "bands": _named("--bands", chosen.bands, options.bands),
+        "nodata": _named("--nodata", chosen.nodata, options.number),
+        "mask": _named("--mask", chosen.mask, _path),
     }
     for option, values in extras.items():
         stray = [name for name in values if name not in paths]
@@ -308,16 +313,6 @@ def _sources(options: argparse.Namespace) -> dict[str, SourceSpec]:
     }
 
 
-def _train_job(options: argparse.Namespace) -> TrainJob:
-    """Return the job that the options of `train` ask for."""
-    return TrainJob(**_chosen(options))
-
-
-def _import_job(options: argparse.Namespace) -> ImportJob:
-    """Return the job that the options of `import` ask for."""
-    return ImportJob(**_chosen(options))
-
-
 def _checked(job: Job) -> Job:
     """Return `job`, checked; the check for no modality is left to the card, which names those that it knows."""
     if not isinstance(job, SegmentJob) or job.modalities:
@@ -325,20 +320,20 @@ def _checked(job: Job) -> Job:
     return job
 
 
-def _describe(options: argparse.Namespace, listener: Callable[[events.Event], None]) -> int:
+def _describe(chosen: argparse.Namespace, listener: Callable[[events.Event], None]) -> int:
     """Print the card of a checkpoint."""
     try:
-        card = read_card(options.checkpoint)
+        card = read_card(chosen.checkpoint)
         try:
-            checksum = sha256(options.checkpoint)
+            checksum = sha256(chosen.checkpoint)
         except OSError as problem:
-            raise disk_error(problem, options.checkpoint) from None
+            raise disk_error(problem, chosen.checkpoint) from None
     except LacunaError as problem:
         listener(events.error(problem))
         return problem.exit_status
-    text = summarise(card, options.checkpoint, checksum)
+    text = summarise(card, chosen.checkpoint, checksum)
     try:
-        print(json.dumps({**card.to_dict(), "sha256": checksum}) if options.json else text, flush=True)
+        print(json.dumps({**card.to_dict(), "sha256": checksum}) if chosen.json else text, flush=True)
     except BrokenPipeError:
         abandon(sys.stdout)
     return 0
@@ -370,47 +365,16 @@ def _path(text: str) -> str:
     return os.path.expanduser(text)
 
 
-def _pairs(text: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for part in text.split(","):
-        key, equals, value = (piece.strip() for piece in part.rpartition("="))
-        if not equals or not key:
-            raise argparse.ArgumentTypeError(f"{part!r} is not of the form VALUE=NAME")
-        if key in pairs:
-            raise argparse.ArgumentTypeError(f"{key!r} is given twice")
-        pairs[key] = value
-    return pairs
+def _read(read: Callable[[str], T]) -> Callable[[str], T]:
+    """Return `read` for argparse, which then says in the words of its ValueError what is wrong."""
 
+    def convert(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as problem:
+            raise argparse.ArgumentTypeError(str(problem)) from None
 
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers") from None
-
-
-def _bands(text: str) -> list[int | str]:
-    return [int(band) if band.isascii() and band.isdigit() else band for band in _names(text)]
-
-
-def _values(text: str) -> list[int | str]:
-    return [int(part) if re.fullmatch(r"-?[0-9]+", part) else part for part in _names(text)]
-
-
-def _names(text: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
-        raise argparse.ArgumentTypeError(f"in {text!r} a value between two commas is empty")
-    return parts
-
-
-def _class_map(text: str) -> dict[str, int | str]:
-    pairs = [_pair(part) for part in _names(text)]
-    keys = [key.strip() for key, _ in pairs]
-    twice = [key for key in keys if keys.count(key) > 1]
-    if twice:
-        raise argparse.ArgumentTypeError(f"{text!r} maps {twice[0]} twice")
-    return {key: _values(value)[0] for key, (_, value) in zip(keys, pairs)}
+    return convert
 
 
 def _extent(text: str) -> list[float] | str:
@@ -423,16 +387,6 @@ def _extent(text: str) -> list[float] | str:
     if len(numbers) != 4:
         raise argparse.ArgumentTypeError(f"{text!r} is neither union, intersection nor XMIN,YMIN,XMAX,YMAX")
     return numbers
-
-
-def _tile(text: str) -> list[int]:
-    try:
-        sizes = [int(part) for part in text.split(",")]
-    except ValueError:
-        sizes = []
-    if len(sizes) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither one side nor rows,columns, in pixels")
-    return sizes * 2 if len(sizes) == 1 else sizes
 
 
 def _join_negative(arguments: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@ from qgis.core import QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
 from ..runtime import PLUGIN_FOLDER
+from .evaluate_algorithm import EvaluateAlgorithm
+from .finetune_algorithm import FinetuneAlgorithm
 from .segment_algorithm import SegmentAlgorithm
 
 
@@ -35,4 +37,5 @@ class LacunaProvider(QgsProcessingProvider):
 
     def loadAlgorithms(self) -> None:
         """Add the algorithms."""
-        self.addAlgorithm(SegmentAlgorithm())
+        for algorithm in (SegmentAlgorithm, FinetuneAlgorithm, EvaluateAlgorithm):
+            self.addAlgorithm(algorithm())

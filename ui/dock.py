@@ -17,7 +17,10 @@ from ..engine.errors import LacunaError
 from ..running import find_interpreter
 from ..runtime import Report
 from ..stub import LOG_TAG
+from .evaluate_page import EvaluatePage
+from .finetune_page import FinetunePage
 from .forms import load_form
+from .job_page import JobPage
 from .options_page import PAGE
 from .segment_page import SegmentPage
 from .task import WorkTask
@@ -38,13 +41,32 @@ class LacunaDock(QgsDockWidget):
         super().__init__(parent)
         load_form(self, __file__)
         self.iface = iface
-        self.segment_page = SegmentPage(iface.mapCanvas(), self)
-        self.segment_page.failed.connect(self.show_error)
-        self.segment_page.started.connect(self.messageBar.clearWidgets)
-        self.segment_page.warned.connect(self._show_warning)
-        self.pages.addTab(self.segment_page, tr("Segment"))
+        self.segment_page = self._add_page(SegmentPage(iface.mapCanvas(), self), tr("Segment"))
+        self.finetune_page = self._add_page(FinetunePage(iface.mapCanvas(), self), tr("Fine-tune"))
+        self.evaluate_page = self._add_page(EvaluatePage(iface.mapCanvas(), self), tr("Evaluate"))
+        self.finetune_page.checkpoint_made.connect(self._use_checkpoint)
+        for page in self._job_pages():
+            if page is not self.evaluate_page:
+                self.evaluate_page.card_updated.connect(page.inputs.refresh_card)
         self._check_task: Optional[WorkTask] = None
         self.check_runtime()
+
+    def _add_page(self, page: JobPage, title: str) -> JobPage:
+        """Add a page whose messages show in the bar that all share; return it."""
+        page.failed.connect(self.show_error)
+        page.started.connect(self.messageBar.clearWidgets)
+        page.warned.connect(self._show_warning)
+        self.pages.addTab(page, title)
+        return page
+
+    def _job_pages(self) -> list[JobPage]:
+        """Return the pages."""
+        return [self.pages.widget(index) for index in range(self.pages.count())]
+
+    def _use_checkpoint(self, path: str) -> None:
+        """Choose a checkpoint that was just made on the Segment page, and go there."""
+        self.segment_page.set_checkpoint(path)
+        self.pages.setCurrentWidget(self.segment_page)
 
     def check_runtime(self) -> None:
         """Ask the engine's Python in the background what it has: its devices are offered, its faults are shown."""
@@ -95,10 +117,12 @@ class LacunaDock(QgsDockWidget):
         except LacunaError as problem:
             self.show_error(problem)
         else:
-            self.segment_page.set_devices(report.devices)
+            for page in self._job_pages():
+                page.set_devices(report.devices)
 
     def shut(self) -> None:
         """Cancel what is running and let go of the canvas: the plugin is being unloaded."""
         if self._check_task is not None:
             self._check_task.cancel()
-        self.segment_page.shut()
+        for page in self._job_pages():
+            page.shut()

@@ -6,8 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from qgis.PyQt import uic
+from qgis.PyQt.QtCore import QEvent, QObject, Qt
 from qgis.PyQt.QtGui import QColor
-from qgis.PyQt.QtWidgets import QLabel, QWidget
+from qgis.PyQt.QtWidgets import QAbstractSpinBox, QComboBox, QLabel, QWidget
 
 WARNING_COLOR = "#b35900"
 MUTED_COLOR = "#707070"
@@ -16,6 +17,22 @@ MUTED_COLOR = "#707070"
 def load_form(widget: QWidget, module: str) -> None:
     """Build the form beside the file `module` into `widget`; its parts become attributes of it."""
     uic.loadUi(str(Path(module).with_suffix(".ui")), widget)
+    guard = WheelGuard(widget)
+    for kind in (QAbstractSpinBox, QComboBox):
+        for part in widget.findChildren(kind):
+            part.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            part.installEventFilter(guard)
+
+
+class WheelGuard(QObject):
+    """Leaves the wheel to the page where a box or a number was not clicked into, so that scrolling changes nothing."""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Hand a turn of the wheel on to what lies behind."""
+        if event.type() != QEvent.Type.Wheel or watched.hasFocus():
+            return False
+        event.ignore()
+        return True
 
 
 def chip(name: str, color: str) -> str:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Brings the rasters that a job wrote into the project: new layers, or the layers that show these files already."""
+"""What a job writes: where it may go, and its rasters brought into the project, as layers new or there already."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any, Optional
 
 from qgis.core import QgsProject, QgsRasterLayer
@@ -42,6 +43,27 @@ def _added(path: str, kind: str) -> QgsRasterLayer:
     node.setItemVisibilityChecked(kind == "classes")
     node.setExpanded(kind in ("classes", "evidence"))
     return layer
+
+
+def output_path(text: str, *endings: str) -> str:
+    """Return the path that was typed, with the first of `endings` if it has none of them; "" for no text."""
+    text = text.strip()
+    if not text:
+        return ""
+    path = os.path.abspath(os.path.expanduser(text))
+    return path if path.lower().endswith(endings) else path + endings[0]
+
+
+def output_problem(path: str, inputs: Iterable[str]) -> str:
+    """Return why a file cannot be written to `path`, also because it is one of the `inputs`; else an empty string."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        return tr("The folder {} does not exist.").format(folder)
+    if not os.access(folder, os.W_OK):
+        return tr("The folder {} is not writable.").format(folder)
+    if any(same_file(source, path) for source in inputs):
+        return tr("The output is one of the inputs: choose another file.")
+    return ""
 
 
 def same_file(source: str, path: str) -> bool:

@@ -100,7 +100,7 @@ class Pieces:
                 top, left = plan.origin(number)
                 owned = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
                 layers = part.read(top, left, *plan.shape)
-                labels = _piece(target, -1, part.window, rows, columns)
+                labels = piece_of(target, -1, part.window, rows, columns)
                 yield Piece(part, number, layers, owned, rows, self._inside(part, rows, columns), labels)
 
     def _plan(self, part: Part) -> Plan:
@@ -115,13 +115,13 @@ class Pieces:
             rows, columns = _decided(plan, number)
             if everywhere:
                 return bool(self._inside(part, rows, columns).any())
-            return bool((_piece(target, -1, part.window, rows, columns) >= 0).any())
+            return bool((piece_of(target, -1, part.window, rows, columns) >= 0).any())
 
         return [number for number in range(len(plan)) if wanted(number)]
 
     def _inside(self, part: Part, rows: slice, columns: slice) -> np.ndarray:
         """Return which pixels of a piece of a scene belong to the region."""
-        return _piece(part.region, self._region + 1, part.window, rows, columns) == self._region
+        return piece_of(part.region, self._region + 1, part.window, rows, columns) == self._region
 
 
 @torch.inference_mode()
@@ -143,7 +143,7 @@ def _side(axis: Axis, index: int) -> slice:
     return slice(bounds[index], bounds[index + 1])
 
 
-def _piece(
+def piece_of(
     values: np.ndarray, outside: int, window: tuple[int, int, int, int], rows: slice, columns: slice
 ) -> np.ndarray:
     """Return a piece of the scene's grid, of which `values` cover `window`; `outside` is what stands beyond it."""

@@ -16,7 +16,7 @@ from ..events import Reporter
 from ..jobs import EvaluateJob, SourceSpec
 from ..raster.polygons import mapped_classes
 from ..raster.scene import Scene
-from ..training.labels import labelled_window, read_labels
+from ..training.labels import Legend, labelled_window, read_labels
 from ..training.manifest import Manifest, SceneEntry, read_manifest
 from ..training.parts import CACHED, Part, assign, close_parts, count_classes, keep_small, window_of
 from ..training.splits import REGIONS, TEST
@@ -81,7 +81,8 @@ def _from_labels(job: EvaluateJob, card: Card, opened: list[Part], reporter: Rep
     if job.area_estimates:
         # They are for all that the rasters show, not for the box around the labels.
         part.window = (0, 0, scene.grid.height, scene.grid.width)
-    part.labels = read_labels(entry, scene.grid, part.window, card.classes, job.ignore, reporter, job.class_map)
+    legend = Legend(card.classes, job.ignore, job.class_map or {})
+    part.labels = read_labels(entry, scene.grid, part.window, legend, reporter)
     part.region = np.full(part.labels.shape, TEST, np.uint8)
     part.prepare(card.modalities)
     counts = count_classes([part], TEST, len(card.classes))
@@ -198,7 +199,7 @@ def _open(
     scene = _open_scene(card, modalities, sources, reference, reporter)
     try:
         window = window_of(entry, scene.grid)
-        labels = read_labels(entry, scene.grid, window, manifest.classes, ignore, reporter)
+        labels = read_labels(entry, scene.grid, window, Legend(manifest.classes, ignore), reporter)
     except BaseException:
         scene.close()
         raise

@@ -74,7 +74,8 @@ class Blender:
             if len(owners) > 1:
                 part = part * np.outer(rows.weight(row, key[0]), columns.weight(column, key[1]))
             cell.parts[number] = part
-            cell.evidence = evidence[area]
+            # A view would keep the evidence of the whole tile in memory for as long as the cell waits.
+            cell.evidence = evidence[area].copy()
         if len(cell.parts) == len(owners):
             del self._waiting[key]
             self._finish(key, cell)

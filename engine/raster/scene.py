@@ -21,7 +21,7 @@ from .source import Source
 from .units import check_units
 
 # Left alone, GDAL's cache of blocks grows to 5 % of the machine's memory.
-BLOCK_CACHE_BYTES = 64 * 2**20
+BLOCK_CACHE_BYTES = 32 * 2**20
 # Ground resolutions come from rounded pixel sizes; nearer than this to the trained range is within it.
 _RESOLUTION_TOLERANCE = 0.05
 
@@ -29,7 +29,7 @@ _RESOLUTION_TOLERANCE = 0.05
 def gdal_limits() -> rasterio.Env:
     """Return the GDAL settings that a job runs under, to be entered once: `with gdal_limits():`.
 
-    GDAL's cache of blocks, one for all threads, is held to 64 MB, so that memory does not grow with the scene.
+    GDAL's cache of blocks, one for all threads, is held to 32 MB, so that memory does not grow with the scene.
     """
     return rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES)
 

@@ -35,6 +35,9 @@ from .sidecars import sidecar_paths, sidecars
 
 _BLOCK = 512
 _PROBE = 8 * 2**20
+_OPEN_STRIPS = 8
+# Threads that compress the final raster; each holds buffers of its own.
+_COMPRESSORS = 2
 # GDAL's names for numpy's types, in the description of a virtual raster.
 _GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
 
@@ -83,8 +86,9 @@ class RasterWriter:
         options = {"predictor": "YES"} if self.layout.dtype == "float32" else {}
         with self._failing():
             mosaic.write_text(self._mosaic(), encoding="utf-8")
-            # GDAL would keep what it cannot put into the GeoTIFF beside it; the sidecars are written here instead.
-            with rasterio.Env(GDAL_PAM_ENABLED="NO"):
+            # GDAL would keep what it cannot put into the GeoTIFF beside it; the sidecars are written here instead. And
+            # it would keep up to 450 strips open, with buffers for each: memory would grow with the scene.
+            with rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_MAX_DATASET_POOL_SIZE=_OPEN_STRIPS):
                 rasterio.shutil.copy(
                     str(mosaic),
                     str(self.part / "final.tif"),
@@ -93,7 +97,7 @@ class RasterWriter:
                     blocksize=_BLOCK,
                     overview_resampling=self.layout.overviews,
                     bigtiff="IF_SAFER",
-                    num_threads="ALL_CPUS",
+                    num_threads=_COMPRESSORS,
                     **options,
                 )
             self._verify_copy()

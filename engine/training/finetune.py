@@ -53,19 +53,19 @@ def finetune(job: FinetuneJob, reporter: Reporter) -> dict[str, Any]:
     _warn(card, classes, reporter)
     if job.plan_only:
         with gdal_limits():
-            return _run(job, card, model, settings, manifest, classes, device, reporter)
+            return _run(job, card, model, settings, manifest, classes, device, reporter)[0]
     inputs = [path for entry in manifest.scenes for path in entry.files()]
     for output in filter(None, (job.output, job.report)):
         check_output(output, [*inputs, job.checkpoint, job.manifest, job.config], job.overwrite)
     with gdal_limits(), Parts([part_path(job.output)]).locked():
         try:
-            result = _run(job, card, model, settings, manifest, classes, device, reporter)
+            result, pictures = _run(job, card, model, settings, manifest, classes, device, reporter)
         except CancelledError:
             remove_progress(part_path(job.output))
             raise
     if job.report is not None:
         try:
-            write_report(job.report, result, reporter)
+            write_report(job.report, result, pictures, reporter)
         except LacunaError as problem:  # the checkpoint is there, and worth more
             reporter.warn(f"{problem.text} The checkpoint is whole.")
             result["report"] = None
@@ -115,8 +115,8 @@ def _run(
     classes: ClassPlan,
     device: torch.device,
     reporter: Reporter,
-) -> dict[str, Any]:
-    """Open the scenes, divide them, and plan or train."""
+) -> tuple[dict[str, Any], str]:
+    """Open the scenes, divide them, and plan or train; return the plan or the result, and pictures for the report."""
     opened: list[Part] = []
     try:
         opened = scenes.open_parts(manifest, reporter)
@@ -128,7 +128,7 @@ def _run(
         reporter.check()
         tuning = Tuning(job, card, model, sha256(job.checkpoint), settings, manifest, classes, opened, device, reporter)
         tuning.say_plan()
-        return tuning.plan() if job.plan_only else tuning.run()
+        return (tuning.plan(), "") if job.plan_only else (tuning.run(), tuning.pictures)
     finally:
         scenes.close_parts(opened)
 
@@ -143,9 +143,9 @@ def _split(
 ) -> SplitRule | None:
     """Return how scenes that name no split are divided: as asked, as the manifest says, or as suits the labels."""
     rule = settings.split or (manifest.split if job.manifest is not None else None)
-    if rule is None and job.manifest is None:
+    if settings.fitted or (rule is None and job.manifest is None):
         labels = [part.labels for part in opened]
-        wanted = SplitRule("block", seed=job.seed)
+        wanted = rule or SplitRule("block", seed=job.seed)
         rule = choose_blocks(labels, len(manifest.classes), card.margin, wanted)
         reporter.info(f"Validation: blocks of {rule.block} pixels, with a gap of {rule.gap} around them.")
     if rule is not None and rule.method != "group" and rule.gap < card.margin:

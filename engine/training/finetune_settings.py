@@ -35,6 +35,7 @@ class FinetuneSettings:
     Attributes:
         recipe: optimiser, schedule, crops, validation.
         split: how scenes that name no split are divided; None: as the manifest says, or as suits the labels.
+        fitted: whether blocks and gap of `split` are to suit the labels, as it names neither.
         lora: for the method `lora`.
         guidance: for the strategy `latent`.
     """
@@ -43,6 +44,7 @@ class FinetuneSettings:
     split: SplitRule | None
     lora: LoraConfig
     guidance: Guidance
+    fitted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the split as JSON values for the card."""
@@ -63,14 +65,17 @@ def read_settings(job: FinetuneJob, card: Card) -> FinetuneSettings:
         root.finish()
         digest = hashlib.sha256(Path(job.config).read_bytes()).hexdigest()
     where = str(job.config)
-    split = None
+    split, fitted = None, False
     if tables["split"]:
-        split = split_rule(Table(tables["split"], where, "bad-config", "split"), SplitRule("block", seed=job.seed))
+        fitted = not {"block", "gap"} & set(tables["split"])
+        default = SplitRule("block", gap=card.margin, seed=job.seed)
+        split = split_rule(Table(tables["split"], where, "bad-config", "split"), default)
     return FinetuneSettings(
         _recipe(job, card, tables["training"], digest),
         split,
         checked(LoraConfig, tables["lora"], f"table lora of {where}"),
         checked(Guidance, {**PRESETS[job.latent_preset], **tables["latent"]}, f"table latent of {where}"),
+        fitted and split is not None and split.method == "block",
     )
 
 

@@ -8,6 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,15 +32,23 @@ Window = tuple[int, int, int, int]
 ClassMap = Mapping[str, "int | str"]
 
 
-def read_labels(
-    entry: SceneEntry,
-    grid: Grid,
-    window: Window,
-    classes: Sequence[ClassInfo],
-    ignore: Sequence[int | str],
-    reporter: Reporter,
-    class_map: ClassMap | None = None,
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Legend:
+    """What values of labels mean.
+
+    Attributes:
+        classes: those that the labels may have.
+        ignore: label values, or texts of a field, without a class.
+        class_map: from label values, or texts of a field, to values or names of classes, or to "" for none; goes before
+            all else.
+    """
+
+    classes: Sequence[ClassInfo]
+    ignore: Sequence[int | str] = ()
+    class_map: ClassMap = field(default_factory=dict)
+
+
+def read_labels(entry: SceneEntry, grid: Grid, window: Window, legend: Legend, reporter: Reporter) -> np.ndarray:
     """Return the labels of a scene.
 
     A raster on another grid is brought to the reference grid by its nearest pixels, which is said. A pixel that
@@ -49,11 +58,8 @@ def read_labels(
         entry: the scene.
         grid: its reference grid.
         window: the part of it that is wanted (row, column, height, width).
-        classes: those that the labels may have.
-        ignore: label values, or texts of a field, without a class.
+        legend: what the values of the labels mean.
         reporter: told of what was resampled or contradicts itself.
-        class_map: from label values, or texts of a field, to values or names of classes, or to "" for none; goes before
-            all else.
 
     Returns:
         Index of the class of each pixel, -1 where it has none: int16 (height, width), int32 for above 32767 classes.
@@ -63,9 +69,9 @@ def read_labels(
             file cannot be read (codes of `RasterFile` and `read_polygons`); `no-overlap`, it lies elsewhere.
         UsageError: `bad-class-map`.
     """
-    found = np.full(window[2:], _NONE, np.int16 if len(classes) <= np.iinfo(np.int16).max else np.int32)
+    found = np.full(window[2:], _NONE, np.int16 if len(legend.classes) <= np.iinfo(np.int16).max else np.int32)
     fill = _read_raster if entry.field is None else _read_polygons
-    fill(found, entry, grid, window, classes, ignore, reporter, class_map or {})
+    fill(found, entry, grid, window, legend, reporter)
     return found
 
 
@@ -139,10 +145,8 @@ def _read_raster(
     entry: SceneEntry,
     grid: Grid,
     window: Window,
-    classes: Sequence[ClassInfo],
-    ignore: Sequence[int | str],
+    legend: Legend,
     reporter: Reporter,
-    class_map: ClassMap,
 ) -> None:
     """Fill `found` with the labels of a scene whose labels are a raster."""
     source = _open_raster(entry)
@@ -151,9 +155,9 @@ def _read_raster(
         positions = PixelMap(grid, source.grid)
         if positions.offset is None:
             reporter.info(f"{source}: brought to the reference grid by nearest pixels.")
-        table = {float(item.value): index for index, item in enumerate(classes)}
-        table.update({number: _NONE for value in ignore if (number := number_of(value)) is not None})
-        table.update(_mapped_values(class_map, classes, str(source)))
+        table = {float(item.value): index for index, item in enumerate(legend.classes)}
+        table.update({number: _NONE for value in legend.ignore if (number := number_of(value)) is not None})
+        table.update(_mapped_values(legend, str(source)))
         unknown: Counter[float] = Counter()
         for row, height in _strips(window[2]):
             read = (window[0] + row, window[1], height, window[3])
@@ -161,7 +165,7 @@ def _read_raster(
             found[row : row + height] = _indices(values[0], valid, table, unknown)
     finally:
         source.close()
-    _check_known(unknown, str(source), classes, ignore)
+    _check_known(unknown, str(source), legend)
 
 
 def number_of(value: int | str) -> float | None:
@@ -182,29 +186,29 @@ def _indices(values: np.ndarray, valid: np.ndarray, table: dict[float, int], unk
     return found
 
 
-def _mapped_values(class_map: ClassMap, classes: Sequence[ClassInfo], what: str) -> dict[float, int]:
+def _mapped_values(legend: Legend, what: str) -> dict[float, int]:
     """Return the class index of each value of a raster that a class map names."""
     found = {}
-    for key, index in mapped_classes(class_map, classes).items():
+    for key, index in mapped_classes(legend.class_map, legend.classes).items():
         number = number_of(key)
         if number is None:
             text = f"The class map names {key!r}, but {what} are a raster, whose values are numbers."
-            raise UsageError("bad-class-map", text, f"Write it as 1={classes[0].name}.")
+            raise UsageError("bad-class-map", text, f"Write it as 1={legend.classes[0].name}.")
         found[number] = index
     return found
 
 
-def _check_known(unknown: Counter[float], what: str, classes: Sequence[ClassInfo], ignore: Sequence[int | str]) -> None:
+def _check_known(unknown: Counter[float], what: str, legend: Legend) -> None:
     """Raise LacunaError if labels hold values that are neither of a class nor ignored."""
     if not unknown:
         return
     shown = [f"{value:g} ({count} pixels)" for value, count in unknown.most_common(_SHOWN)]
     more = f" and {len(unknown) - _SHOWN} more values" if len(unknown) > _SHOWN else ""
-    known = ", ".join(f"{item.value} {item.name}" for item in classes)
+    known = ", ".join(f"{item.value} {item.name}" for item in legend.classes)
     raise LacunaError(
         "unknown-class",
         f"{what} hold values that are no class: {', '.join(shown)}{more}; classes are {known}; ignored: "
-        f"{', '.join(map(str, ignore)) or 'none'}.",
+        f"{', '.join(map(str, legend.ignore)) or 'none'}.",
         "Say for each value which class it is or that it has none: in the manifest under classes or ignore, else in a "
         "class map (--class-map) or, in evaluation, with --ignore.",
     )
@@ -225,14 +229,12 @@ def _read_polygons(
     entry: SceneEntry,
     grid: Grid,
     window: Window,
-    classes: Sequence[ClassInfo],
-    ignore: Sequence[int | str],
+    legend: Legend,
     reporter: Reporter,
-    class_map: ClassMap,
 ) -> None:
     """Fill `found` with the labels of a scene whose labels are polygons."""
     polygons = read_polygons(entry.labels, grid.crs, entry.field, reporter=reporter)
-    indices = class_indices(polygons, classes, class_map, ignore, reporter)
+    indices = class_indices(polygons, legend.classes, legend.class_map, legend.ignore, reporter)
     painter = Painter(polygons, grid, indices)
     contradicting = 0
     for row, height in _strips(window[2]):

@@ -60,9 +60,12 @@ class SceneEntry:
 
     def files(self) -> list[str]:
         """Return all files of the scene: rasters, masks, labels."""
+        return [*self.rasters(), *filter(None, [self.labels.partition("|")[0]])]
+
+    def rasters(self) -> list[str]:
+        """Return the files of the scene but its labels: rasters, masks."""
         specs = self.specs().values()
-        named = [*(item.path for item in specs), *(item.mask for item in specs), self.labels.partition("|")[0]]
-        return [path for path in named if path]
+        return [path for path in (*(item.path for item in specs), *(item.mask for item in specs)) if path]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..events import Reporter
 from ..raster.grid import Grid, extent_text
 from ..raster.scaling import scale
 from ..raster.scene import Layer, Scene
-from .labels import Window, number_of, read_labels, read_objects
+from .labels import Legend, Window, number_of, read_labels, read_objects
 from .manifest import Manifest, SceneEntry, SplitRule
 from .splits import GAP, REGIONS, TRAIN, VALIDATION, split_blocks, split_groups, split_objects
 from .statistics import BandStatistics
@@ -213,9 +213,8 @@ def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> Part:
     scene = Scene(manifest.modalities, entry.specs(), reference=manifest.reference, reporter=reporter)
     try:
         window = window_of(entry, scene.grid)
-        labels = read_labels(
-            entry, scene.grid, window, manifest.classes, manifest.ignore, reporter, _class_map(entry, manifest)
-        )
+        legend = Legend(manifest.classes, manifest.ignore, _class_map(entry, manifest))
+        labels = read_labels(entry, scene.grid, window, legend, reporter)
     except BaseException:
         scene.close()
         raise

@@ -23,21 +23,24 @@ th:first-child, td:first-child { text-align: left; }
 svg { display: block; margin: .6em 0; } svg text { font-size: 11px; }
 .key { display: inline-block; margin-right: 1.2em; } .key i { display: inline-block; width: .9em; height: .9em; }
 .key i { margin-right: .4em; vertical-align: -.1em; }
+figure { display: inline-block; margin: 0 1em .6em 0; } figcaption { font-size: 13px; color: #555; }
+img { width: 220px; image-rendering: pixelated; border: 1px solid #bbb; display: block; }
 """
 
 
-def write_report(path: str, result: dict[str, Any], reporter: Reporter) -> None:
+def write_report(path: str, result: dict[str, Any], pictures: str, reporter: Reporter) -> None:
     """Write the report of a fine-tuning.
 
     Args:
         path: the HTML file; replaced if it exists.
         result: what `finetune` returns.
+        pictures: maps before and after, as rich text (`pictures.Gallery`).
         reporter: told where it lies; its warnings stand in the report.
 
     Raises:
         LacunaError: `disk-full`, `not-permitted` or `file-error`.
     """
-    page = render(result, reporter.warnings)
+    page = render(result, pictures, reporter.warnings)
     part = path + ".part"
     try:
         with open(part, "w", encoding="utf-8") as stream:
@@ -50,8 +53,8 @@ def write_report(path: str, result: dict[str, Any], reporter: Reporter) -> None:
     reporter.info(f"Wrote {path}.")
 
 
-def render(result: dict[str, Any], warnings: Sequence[str]) -> str:
-    """Return the page as text."""
+def render(result: dict[str, Any], pictures: str, warnings: Sequence[str]) -> str:
+    """Return the page as text; other arguments as for `write_report`."""
     plan, name = result["plan"], os.path.basename(result["checkpoint"])
     sections = [
         f"<h1>{escape(name)}</h1>",
@@ -63,6 +66,8 @@ def render(result: dict[str, Any], warnings: Sequence[str]) -> str:
         _scenario_bars(result),
         "<h2>By class, all modalities</h2>",
         _class_bars(result),
+        "<h2>Maps</h2>",
+        pictures,
         "<h2>Training</h2>",
         _curves(result["history"]),
         "<h2>How often each scenario was trained</h2>",

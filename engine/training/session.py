@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,15 @@ class Session:
 
     def __post_init__(self) -> None:
         self.counts = {region: scenes.count_classes(self.parts, region, len(self.classes)) for region in SIDES.values()}
+
+    def labels_sha256(self) -> str:
+        """Return a hash of all labels and of what they are for."""
+        found = hashlib.sha256()
+        for part in self.parts:
+            found.update(repr((part.labels.shape, part.labels.dtype.str)).encode())
+            found.update(part.labels.tobytes())
+            found.update(part.region.tobytes())
+        return found.hexdigest()
 
     def crop(self, stride: int) -> int:
         """Return the side of a crop: as asked, but no larger than the largest scene, a multiple of `stride`."""

@@ -58,6 +58,8 @@ _NUMBERS = ("epoch", "best_epoch", "best_miou", "history", "seconds")
 
 # Fields of jobs that do not change the weights.
 _WITHOUT_EFFECT = ("overwrite", "resume", "output", "report", "keep_best", "plan_only")
+# Files that count by what is in them: the panel writes them anew, elsewhere, for every run.
+_BY_CONTENT = ("config", "labels", "field")
 
 
 def part_path(output: str) -> str:
@@ -70,10 +72,10 @@ def fingerprint(job: TrainJob | FinetuneJob, texts: Sequence[str], inputs: Seque
 
     Args:
         job: the request.
-        texts: hashes of the manifest and of the configuration.
+        texts: hashes of what counts by content: manifest, configuration, labels.
         inputs: the files read, which count by size and time.
     """
-    request = {key: value for key, value in asdict(job).items() if key not in _WITHOUT_EFFECT}
+    request = {key: value for key, value in asdict(job).items() if key not in (*_WITHOUT_EFFECT, *_BY_CONTENT)}
     stats = [file_stamp(path) for path in inputs]
     text = json.dumps([request, list(texts), stats, torch.__version__, sys.platform])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -27,6 +27,7 @@ from .latent_guidance import Guided, guide
 from .lora import adapter_tensors, adapters, merge_lora, save_adapters
 from .manifest import Manifest
 from .parts import Part
+from .pictures import Gallery, choose_view
 from .scenarios import (
     Strategy,
     anyseg_probabilities,
@@ -117,6 +118,7 @@ class Tuning:
         self.strategy = self._make_strategy()
         self.model = self._make_model()
         self.weights = count_trained(self.model)
+        self.pictures = ""
 
     def plan(self) -> dict[str, Any]:
         """Return what would be done; see `docs/finetune.md`."""
@@ -153,7 +155,10 @@ class Tuning:
 
     def run(self) -> dict[str, Any]:
         """Measure the base, train, measure again and write the checkpoint; return the result."""
-        before = self._measure(Regrouped(self.base, self.classes.sources))
+        regrouped, gallery = Regrouped(self.base, self.classes.sources), self._gallery()
+        before = self._measure(regrouped)
+        if gallery is not None:
+            gallery.add("before", regrouped)
         progress, stopped = self._train()
         self.model.load_state_dict(progress.best)
         small, trained = adapter_tensors(self.model), self._trained_whole()
@@ -167,7 +172,19 @@ class Tuning:
             adapter = os.path.splitext(self.job.output)[0] + ".lora.safetensors"
             save_adapters(adapter, small, trained, self.settings.lora, self.sha256, card)
         publish(self.job.output, self.model, card, self.reporter)
+        if gallery is not None:
+            gallery.add("after", self.model)
+            self.pictures = gallery.html()
         return self._result(card, progress, scores_of(before), stopped, adapter)
+
+    def _gallery(self) -> Gallery | None:
+        """Return what draws maps for the report, or None where none is asked for."""
+        if self.job.report is None:
+            return None
+        session = self.session
+        measured = [part for part in session.parts if part.counts(self.region, len(session.classes)).any()]
+        view = choose_view(measured, self.region, len(session.classes), session.tile(self.base)[0])
+        return Gallery(view, session.modalities, session.classes, self.order, self.region, self.device)
 
     def describe_strategy(self) -> dict[str, Any]:
         """Return the strategy as JSON values: scenarios in the contract's order, probabilities, what was measured."""
@@ -310,8 +327,9 @@ class Tuning:
 
     def _fingerprint(self) -> str:
         """Return a hash of all that decides the result."""
-        inputs = [path for entry in self.manifest.scenes for path in entry.files()]
-        return fingerprint(self.job, [self.sha256, self.manifest.sha256, self.settings.recipe.sha256], inputs)
+        inputs = [path for entry in self.manifest.scenes for path in entry.rasters()]
+        texts = [self.sha256, self.manifest.sha256, self.settings.recipe.sha256, self.session.labels_sha256()]
+        return fingerprint(self.job, texts, inputs)
 
     def _trained_whole(self) -> dict[str, Tensor]:
         """Return the tensors that an adapter file must hold beside adapters: those trained as they are, or new."""

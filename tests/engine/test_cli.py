@@ -137,16 +137,16 @@ def test_help_of_train_names_every_architecture_without_torch():
 def test_evaluate_knows_every_option_of_the_contract(job):
     made = job(
         "evaluate", "--checkpoint", "c.safetensors", "--modality", "optical=a.tif", "--bands", "optical=3,nir",
-        "--mask", "optical=clouds.tif", "--labels", "l.gpkg", "--field", "kind", "--class-map", "1=water,Fir=2,x=a=b",
-        "--ignore", "0,-1,none", "--area-estimates", "--report", "r.html", "--update-card", "--seed", "4", "--tile",
-        "128", "--overlap", "16", "--device", "cpu", "--overwrite",
+        "--mask", "optical=clouds.tif", "--labels", "l.gpkg", "--field", "kind", "--class-map",
+        "1=water,Fir=2,x=a=b,?=", "--ignore", "0,-1,none", "--area-estimates", "--report", "r.html",
+        "--update-card", "--seed", "4", "--tile", "128", "--overlap", "16", "--device", "cpu", "--overwrite",
     )  # fmt: skip
     assert made.modalities == {"optical": SourceSpec("a.tif", bands=[3, "nir"], mask="clouds.tif")}
     expected = {
         "checkpoint": "c.safetensors", "labels": "l.gpkg", "field": "kind", "ignore": [0, -1, "none"],
-        "class_map": {"1": "water", "Fir": 2, "x": "a=b"}, "manifest": None, "split": None, "protocol": "subsets",
-        "area_estimates": True, "report": "r.html", "update_card": True, "no_gaussian": [], "seed": 4,
-        "tile": [128, 128], "overlap": 16, "device": "cpu", "overwrite": True,
+        "class_map": {"1": "water", "Fir": 2, "x=a": "b", "?": ""}, "manifest": None, "split": None,
+        "protocol": "subsets", "area_estimates": True, "report": "r.html", "update_card": True,
+        "no_gaussian": [], "seed": 4, "tile": [128, 128], "overlap": 16, "device": "cpu", "overwrite": True,
     }  # fmt: skip
     assert {name: getattr(made, name) for name in expected} == expected
     made = job("evaluate", "--checkpoint", "c", "--manifest", "m.toml", "--split", "all", "--protocol", "nm",
@@ -158,15 +158,15 @@ def test_evaluate_knows_every_option_of_the_contract(job):
 def test_finetune_knows_every_option_of_the_contract(job):
     made = job(
         "finetune", "--checkpoint", "c.safetensors", "--modality", "optical=a.tif", "--bands", "optical=3,2",
-        "--labels", "l.gpkg", "--field", "kind", "--output", "d.safetensors", "--class-map", "1=water, 2=trees,7=",
-        "--merge", "pine=conifer", "--drop", "snow, ice", "--strategy", "weights", "--weights", "1,2,3",
-        "--latent-preset", "paper", "--method", "lora", "--report", "r.html", "--seed", "3", "--epochs", "9",
-        "--device", "cpu", "--config", "f.toml", "--plan", "--keep-best", "--overwrite", "--no-resume",
+        "--labels", "l.gpkg", "--field", "kind", "--output", "d.safetensors", "--class-map",
+        "1=water, 2=trees,7=,x=a=b", "--merge", "pine=conifer", "--drop", "snow, ice", "--strategy", "weights",
+        "--weights", "1,2,3", "--latent-preset", "paper", "--method", "lora", "--report", "r.html", "--seed", "3",
+        "--epochs", "9", "--device", "cpu", "--config", "f.toml", "--plan", "--keep-best", "--overwrite", "--no-resume",
     )  # fmt: skip
     assert made == FinetuneJob(
         "c.safetensors", "d.safetensors", {"optical": SourceSpec("a.tif", bands=[3, 2])}, "l.gpkg", "kind", None,
-        {"1": "water", "2": "trees", "7": ""}, {"pine": "conifer"}, ["snow", "ice"], "weights", [1.0, 2.0, 3.0],
-        "paper", "lora", "r.html", "f.toml", 3, 9, "cpu", True, True, True, False,
+        {"1": "water", "2": "trees", "7": "", "x=a": "b"}, {"pine": "conifer"}, ["snow", "ice"], "weights",
+        [1.0, 2.0, 3.0], "paper", "lora", "r.html", "f.toml", 3, 9, "cpu", True, True, True, False,
     )  # fmt: skip
     made = job("finetune", "--checkpoint", "c", "--manifest", "m.toml", "--output", "d")
     assert made == FinetuneJob("c", "d", manifest="m.toml")

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -95,3 +97,92 @@ def sample(qgis_new_project) -> dict:
         assert layers[modality].isValid(), SAMPLE / f"{name}.tif"
         QgsProject.instance().addMapLayer(layers[modality])
     return layers
+
+
+@pytest.fixture
+def processing(qgis_processing, engine_python, sample):
+    """Return the module `processing` with Lacuna's provider."""
+    import lacuna
+    import processing
+
+    plugin = lacuna.classFactory(None)
+    plugin.initProcessing()
+    yield processing
+    plugin.unload()
+
+
+@pytest.fixture
+def listener(qgis_app):
+    """Return a feedback that keeps what an algorithm says: `warnings`, `infos`, `texts`, `progressed`."""
+    from qgis.core import QgsProcessingFeedback
+
+    class Listener(QgsProcessingFeedback):
+        def __init__(self):
+            super().__init__()
+            self.warnings, self.infos, self.texts, self.progressed = [], [], [], []
+            self.progressChanged.connect(self.progressed.append)
+
+        def pushWarning(self, warning):
+            self.warnings.append(warning)
+
+        def pushInfo(self, info):
+            self.infos.append(info)
+
+        def setProgressText(self, text):
+            self.texts.append(text)
+
+    return Listener()
+
+
+@pytest.fixture
+def qgis_process(plugins_folder, tmp_path, engine_python):
+    """Return a function that runs `qgis_process` with a profile of its own in which Lacuna is enabled."""
+    # Debian's /usr/bin/qgis_process is a shell script that fails without a shell's login; the program lies beside it.
+    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+    environment = {
+        **os.environ,
+        "QT_QPA_PLATFORM": "offscreen",
+        "QGIS_PLUGINPATH": str(plugins_folder),
+        "QGIS_CUSTOM_CONFIG_PATH": str(tmp_path / "profile"),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
+
+    def run(*arguments):
+        return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+
+    enabled = run("plugins", "enable", "lacuna")
+    assert enabled.returncode == 0, enabled.stdout + enabled.stderr
+    return run
+
+
+@pytest.fixture
+def sample_labels() -> str:
+    """Return the path of the reference labels of the sample scene."""
+    return str(SAMPLE / "labels.tif")
+
+
+@pytest.fixture
+def polygons(sample):
+    """Return a function that makes a memory layer of rectangles on the sample scene, their classes in the field `kind`.
+
+    Each is columns, rows, width and height in pixels of the optical raster, from its lower left corner.
+    """
+    from qgis.core import QgsFeature, QgsGeometry, QgsProject, QgsRectangle, QgsVectorLayer
+
+    corner, pixel = sample["optical"].extent(), sample["optical"].rasterUnitsPerPixelX()
+
+    def make(name, boxes):
+        crs = sample["optical"].crs().authid()
+        layer = QgsVectorLayer(f"Polygon?crs={crs}&field=kind:string&field=number:integer", name, "memory")
+        features = []
+        for number, (kind, (column, row, width, height)) in enumerate(boxes.items()):
+            x, y = corner.xMinimum() + column * pixel, corner.yMinimum() + row * pixel
+            feature = QgsFeature(layer.fields())
+            feature.setAttributes([kind, number])
+            feature.setGeometry(QgsGeometry.fromRect(QgsRectangle(x, y, x + width * pixel, y + height * pixel)))
+            features.append(feature)
+        layer.dataProvider().addFeatures(features)
+        QgsProject.instance().addMapLayer(layer)
+        return layer
+
+    return make

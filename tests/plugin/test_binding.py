@@ -7,7 +7,7 @@ import pytest
 from osgeo import gdal
 from qgis.core import QgsRasterLayer
 
-from lacuna.binding import gdal_name, guess, match_bands, parse_bands, parse_pairs, parse_tile
+from lacuna.binding import gdal_name, guess, match_bands, parse_pairs
 from lacuna.engine.checkpoint.card import Card, Modality
 from lacuna.engine.errors import LacunaError, UsageError
 
@@ -96,11 +96,3 @@ def test_pairs_as_on_the_command_line():
     for wrong in ("optical", "optical=", "radar=1"):
         with pytest.raises(UsageError, match="BANDS"):
             parse_pairs(wrong, CARD, "BANDS")
-
-
-def test_bands_and_tiles():
-    assert parse_bands("3, 2,red") == [3, 2, "red"]
-    assert (parse_tile(""), parse_tile("64"), parse_tile("64,128")) == (None, [64, 64], [64, 128])
-    for wrong in ("x", "1,2,3", "-5"):
-        with pytest.raises(UsageError):
-            parse_tile(wrong)

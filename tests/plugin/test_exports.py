@@ -56,6 +56,20 @@ def test_polygons_are_written_without_fields_unless_wanted(exports, fields_layer
     assert layer.featureCount() == 2
 
 
+def test_polygons_are_called_after_their_layer(exports, fields_layer):
+    source = FeatureSource(fields_layer)
+    paths = [
+        exports.polygons(source, fields_layer.crs(), name=name)
+        for name in ("Wald: 2026/05", "Wälder", "Wälder", "", "/")
+    ]
+    assert [Path(path).name for path in paths] == [
+        "Wald_2026_05.gpkg", "Wälder.gpkg", "Wälder.gpkg", "layer.gpkg", "layer.gpkg",
+    ]  # fmt: skip
+    assert len(set(paths)) == len(paths)
+    exports.write(lambda: False)
+    assert all(QgsVectorLayer(path).isValid() for path in paths)
+
+
 def test_texts_are_written_and_removed_with_the_rest(exports):
     path = exports.text("toml", 'method = "block"\n# Grüße\n')
     assert not Path(path).exists()

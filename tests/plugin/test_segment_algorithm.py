@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,7 +15,6 @@ from qgis.core import (
     QgsGeometry,
     QgsProcessingContext,
     QgsProcessingException,
-    QgsProcessingFeedback,
     QgsProcessingModelAlgorithm,
     QgsProcessingModelChildAlgorithm,
     QgsProcessingModelChildParameterSource,
@@ -32,19 +28,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
-import lacuna
 from lacuna.engine.checkpoint.card import read_card
-
-
-@pytest.fixture
-def processing(qgis_processing, engine_python, sample):
-    """Return the module `processing` with Lacuna's provider."""
-    import processing
-
-    plugin = lacuna.classFactory(None)
-    plugin.initProcessing()
-    yield processing
-    plugin.unload()
 
 
 @pytest.fixture
@@ -57,21 +41,6 @@ def request_(checkpoint, sample, tmp_path):
         "MODALITY_3": sample["elevation"].source(),
         "OUTPUT": str(tmp_path / "classes.tif"),
     }
-
-
-class Listener(QgsProcessingFeedback):
-    """Keeps what an algorithm says."""
-
-    def __init__(self):
-        super().__init__()
-        self.warnings, self.infos, self.progressed = [], [], []
-        self.progressChanged.connect(self.progressed.append)
-
-    def pushWarning(self, warning):
-        self.warnings.append(warning)
-
-    def pushInfo(self, info):
-        self.infos.append(info)
 
 
 def test_parameters_are_those_of_the_contract(processing):
@@ -88,8 +57,7 @@ def test_parameters_are_those_of_the_contract(processing):
     assert algorithm.shortHelpString()
 
 
-def test_all_outputs(processing, request_, tmp_path, checkpoint):
-    listener = Listener()
+def test_all_outputs(processing, request_, tmp_path, checkpoint, listener):
     wanted = {name: str(tmp_path / f"{name.lower()}.tif") for name in ("CONFIDENCE", "PROBABILITIES", "EVIDENCE")}
     wanted["RECORD"] = str(tmp_path / "run.json")
     result = processing.run("lacuna:segment", {**request_, **wanted}, feedback=listener)
@@ -100,6 +68,13 @@ def test_all_outputs(processing, request_, tmp_path, checkpoint):
     assert json.loads(Path(wanted["RECORD"]).read_text())["device"]
     assert any("matched by" in text for text in listener.infos)
     assert listener.progressed[-1] == 100
+
+
+def test_the_log_has_a_line_for_each_tenth_of_the_way(processing, request_, listener):
+    processing.run("lacuna:segment", {**request_, "TILE": "64", "OVERLAP": 32}, feedback=listener)
+    assert len(listener.progressed) > 20
+    assert 8 <= len(listener.texts) <= 11
+    assert listener.texts[-1].startswith("36 of 36 tiles")
 
 
 def test_a_temporary_output_is_loaded_with_its_style(processing, request_, checkpoint):
@@ -123,7 +98,7 @@ def test_one_modality_an_extent_and_a_pixel_size(processing, request_, sample):
         PRECISION="fp32",
         DEVICE="cpu",
     )
-    result = processing.run("lacuna:segment", request_, feedback=Listener())
+    result = processing.run("lacuna:segment", request_)
     layer = QgsRasterLayer(result["OUTPUT"], "classes")
     assert (layer.width(), layer.height()) == (30, 20)
     assert layer.extent() == part
@@ -170,7 +145,7 @@ def test_an_area_of_memory_polygons(processing, request_, sample):
         ({"BANDS": "thermal=1"}, "no modality thermal"),
         ({"BANDS": "optical"}, "NAME=value"),
         ({"NODATA": "radar=none"}, "no number"),
-        ({"TILE": "large"}, "no size"),
+        ({"TILE": "large"}, "neither one side nor"),
         ({"CHECKPOINT": "/no/such.safetensors"}, "does not exist"),
         ({"MODALITY_1": "/no/such.tif"}, "MODALITY_1"),
     ],
@@ -206,8 +181,7 @@ def test_an_error_of_the_engine_has_its_hint(processing, request_, monkeypatch):
         processing.run("lacuna:segment", request_)
 
 
-def test_cancel_ends_the_engine_and_leaves_no_file(processing, request_, tmp_path):
-    listener = Listener()
+def test_cancel_ends_the_engine_and_leaves_no_file(processing, request_, tmp_path, listener):
     stopped = []
     listener.progressChanged.connect(lambda value: (listener.cancel(), stopped.append(time.monotonic())))
     result = processing.run("lacuna:segment", {**request_, "TILE": "32", "OVERLAP": 16}, feedback=listener)
@@ -233,27 +207,6 @@ def test_in_a_model(processing, request_, tmp_path):
     name = "segment:map"
     result = processing.run(model, {"SCENE": request_["MODALITY_3"], name: request_["OUTPUT"]})
     assert QgsRasterLayer(result[name], "classes").isValid()
-
-
-@pytest.fixture
-def qgis_process(plugins_folder, tmp_path, engine_python):
-    """Return a function that runs `qgis_process` with a profile of its own in which Lacuna is enabled."""
-    # Debian's /usr/bin/qgis_process is a shell script that fails without a shell's login; the program lies beside it.
-    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
-    environment = {
-        **os.environ,
-        "QT_QPA_PLATFORM": "offscreen",
-        "QGIS_PLUGINPATH": str(plugins_folder),
-        "QGIS_CUSTOM_CONFIG_PATH": str(tmp_path / "profile"),
-        "XDG_RUNTIME_DIR": str(tmp_path),
-    }
-
-    def run(*arguments):
-        return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=300)
-
-    enabled = run("plugins", "enable", "lacuna")
-    assert enabled.returncode == 0, enabled.stdout + enabled.stderr
-    return run
 
 
 def test_qgis_process(qgis_process, checkpoint, sample, tmp_path):

@@ -141,7 +141,7 @@ class SmallStem(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: int, norm: Norm) -> None:
         super().__init__()
-        # Without a bias the norm that follows would hide how bright a pixel is: of one band only the sign would be left.
+        # Without a bias the norm that follows would hide how bright a pixel is: of one band, all but the sign.
         self.conv1 = nn.Conv2d(channels, width, 3, min(stride, 2), 1)
         self.norm1 = norm(width)
         self.conv2 = nn.Conv2d(width, width, 3, max(stride // 2, 1), 1, bias=False)

@@ -11,6 +11,7 @@ from rasterio.warp import transform_geom
 
 from lacuna.engine.errors import LacunaError
 from lacuna.engine.jobs import SourceSpec
+from lacuna.engine.raster.grid import compose
 
 BASE = Affine(10, 0, 500000, 0, -10, 5500000)
 
@@ -61,7 +62,7 @@ def test_union_and_intersection(values, write_raster, make_checkpoint, run_segme
     checkpoint = make_checkpoint(modalities={"a": ["index"], "b": ["index"]})
     left = write_raster("left.tif", np.ascontiguousarray(values[:, :100]))
     right = write_raster(
-        "right.tif", np.ascontiguousarray(values[:, 60:]), transform=BASE * Affine.translation(60, 0)
+        "right.tif", np.ascontiguousarray(values[:, 60:]), transform=compose(BASE, Affine.translation(60, 0))
     )
     sources = {"a": left, "b": right}
     union = run_segment(checkpoint, sources, "union.tif", extent="union", evidence="ue.tif")
@@ -81,7 +82,7 @@ def test_sources_of_another_pixel_size_type_and_crs(values, write_raster, make_c
         modalities={"a": {"bands": ["index"], "resampling": "nearest"}, "b": ["index"]}, reference="b"
     )
     coarse = write_raster("coarse.tif", np.ones((120, 150), np.int16))
-    source = write_raster("fine.tif", fine, transform=BASE * Affine.scale(1 / 3))
+    source = write_raster("fine.tif", fine, transform=compose(BASE, Affine.scale(1 / 3)))
     run = run_segment(checkpoint, {"a": source, "b": coarse})
     np.testing.assert_array_equal(read(run.result["classes"])[0], values)
     west = Affine(10, 0, 930000, 0, -10, 5520000)
@@ -97,7 +98,7 @@ def test_sources_of_another_pixel_size_type_and_crs(values, write_raster, make_c
 def test_cloud_mask_and_nodata(values, write_raster, make_checkpoint, run_segment, read):
     clouds = np.zeros((60, 75), np.uint8)
     clouds[:20, :30] = 1
-    mask = write_raster("clouds.tif", clouds, transform=BASE * Affine.scale(2))
+    mask = write_raster("clouds.tif", clouds, transform=compose(BASE, Affine.scale(2)))
     source = SourceSpec(write_raster("a.tif", values), nodata=5.0, mask=mask)
     run = run_segment(make_checkpoint(), {"index": source})
     found = read(run.result["classes"])[0]
@@ -117,7 +118,7 @@ def test_nothing_to_classify_is_said(values, write_raster, make_checkpoint, run_
 
 
 def test_a_rotated_grid(values, write_raster, make_checkpoint, run_segment, read):
-    rotated = BASE * Affine.rotation(30)
+    rotated = compose(BASE, Affine.rotation(30))
     run = run_segment(make_checkpoint(), {"index": write_raster("a.tif", values, transform=rotated)}, tile=[48, 48])
     with rasterio.open(run.result["classes"]) as dataset:
         assert dataset.transform.almost_equals(rotated)

@@ -198,7 +198,7 @@ def test_the_cache_of_gdal_is_capped():
     from rasterio.env import getenv
 
     with gdal_limits():
-        assert getenv()["GDAL_CACHEMAX"] == BLOCK_CACHE_BYTES == 64 * 2**20
+        assert getenv()["GDAL_CACHEMAX"] == BLOCK_CACHE_BYTES == 32 * 2**20
 
 
 def test_nearest_keeps_class_values(write_raster, modality):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -129,6 +130,8 @@ def test_it_gets_better_and_the_card_says_how(tune, checkpoint, heard, tmp_path)
     assert record["before"] == result["before"]
     assert len(card.calibration) == 3
     page = Path(report).read_text()
+    # Two inputs, the labels, maps before and after of three scenarios.
+    assert page.count("data:image/png;base64,") == 2 + 1 + 2 * 3
     assert page.count("<svg") >= 5 and "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     live = [event for event in heard[1] if event["event"] == "metrics"]
     assert [event["epoch"] for event in live] == list(range(1, result["epochs"] + 1))
@@ -178,6 +181,26 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(make, heard, met
     assert result["history"] == whole["history"]
     assert "probabilities" in result["history"][2]
     assert not list(tmp_path.glob("*.part*"))
+
+
+def test_files_that_hold_the_same_are_the_same_job(make, heard, tmp_path, world):
+    """The panel writes configuration and labels anew for every run."""
+    with pytest.raises(KeyboardInterrupt):
+        run(make(), crash_after(2))
+    other, labels = tmp_path / "other.toml", tmp_path / "copy.tif"
+    other.write_text(CONFIG)
+    labels.write_bytes(Path(world["labels"]).read_bytes())
+    run(dataclasses.replace(make(), config=str(other), labels=str(labels)), heard[0])
+    assert any("Taking up an unfinished fine-tuning: 2 of 3" in text for text in texts(heard[1], "info"))
+
+
+def test_other_labels_are_another_job(make, heard, world, write_raster):
+    with pytest.raises(KeyboardInterrupt):
+        run(make(), crash_after(2))
+    values = arrays()["labels"]
+    values[:12, :12] = 1
+    run(make(labels=write_raster("other_labels.tif", values)), heard[0])
+    assert any("is not taken up" in text for text in texts(heard[1], "info"))
 
 
 def cancelling(at, keep=False):
@@ -273,6 +296,16 @@ def test_without_a_split_blocks_are_chosen_that_suit(tune, heard):
     plan = tune(plan_only=True, config=CONFIG.partition("[split]")[0])
     assert plan["split"]["method"] == "block" and plan["split"]["gap"] <= 16
     assert all(count > 0 for side in ("training", "validation") for count in plan["pixels"][side].values())
+
+
+def test_blocks_suit_the_labels_whatever_else_the_split_says(tune, checkpoint):
+    head = CONFIG.partition("[split]")[0] + "[split]\nvalidation = 0.4\nseed = 3\n"
+    plan = tune(plan_only=True, config=head)
+    fitted = tune(plan_only=True, config=CONFIG.partition("[split]")[0])["split"]
+    assert plan["split"]["validation"] == 0.4 and plan["split"]["seed"] == 3
+    assert plan["split"]["gap"] == fitted["gap"]
+    one = tune(plan_only=True, config=CONFIG.partition("[split]")[0] + "[split]\nblock = 24\n")
+    assert (one["split"]["block"], one["split"]["gap"]) == (24, read_card(checkpoint).margin)
 
 
 def test_the_strategy_may_be_edited(tune):

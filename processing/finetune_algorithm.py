@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`lacuna:finetune`: train a checkpoint further, on labels of an area, and say what that was worth."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from qgis.core import (
+    QgsProcessingContext,
+    QgsProcessingFeedback,
+    QgsProcessingOutputNumber,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterString,
+)
+
+from ..client import Event
+from ..compat import tr
+from ..engine import options
+from ..engine.jobs import METHODS, PRESETS, STRATEGIES, FinetuneJob
+from ..exports import Exports
+from .labelled_algorithm import LabelledAlgorithm
+
+
+class FinetuneAlgorithm(LabelledAlgorithm):
+    """The job behind the Fine-tune page, for the toolbox, models, batches, scripts and `qgis_process`."""
+
+    MERGE = "MERGE"
+    DROP = "DROP"
+    STRATEGY = "STRATEGY"
+    WEIGHTS = "WEIGHTS"
+    LATENT_PRESET = "LATENT_PRESET"
+    METHOD = "METHOD"
+    EPOCHS = "EPOCHS"
+    CONFIG = "CONFIG"
+    OUTPUT = "OUTPUT"
+    REPORT = "REPORT"
+    MIOU_BEFORE = "MIOU_BEFORE"
+    MIOU = "MIOU"
+    UNIT = "epochs"
+
+    def name(self) -> str:
+        """Return the name that scripts use; never changes."""
+        return "finetune"
+
+    def displayName(self) -> str:
+        """Return the name that is shown."""
+        return tr("Fine-tune a checkpoint")
+
+    def tags(self) -> list[str]:
+        """Return words by which the algorithm is found."""
+        words = tr("train,training,learn,transfer,adapt,lora,labels,classification,land cover,deep learning,missing")
+        return words.split(",")
+
+    def shortHelpString(self) -> str:
+        """Return what the dialog shows beside the parameters."""
+        what = tr(
+            "<p>Trains a checkpoint of Lacuna further, on labels of your area, and writes a new checkpoint; the old "
+            "one stays as it is. It ends with the accuracy before and after, by class and by scenario (which "
+            "modalities are available), on pixels from which nothing was learned.</p>"
+        )
+        how = tr(
+            "<p><b>Merge</b>: <code>pine=conifer,spruce=conifer</code>. <b>Drop</b>: classes that go, separated by "
+            "commas. A name in the class map that the checkpoint has not becomes a new class.</p>"
+            "<p><b>Strategy</b>: how often each scenario is trained; by default by how far it moves the latent. "
+            "<b>Weights</b> are probabilities for the strategy <i>weights</i>, one for each scenario, ordered by size, "
+            "then as in the card. <b>Method</b>: what is trained.</p>"
+            "<p><b>Settings</b>: a TOML file as for the command <code>lacuna finetune --config</code>.</p>"
+        )
+        return what + self.labels_help() + how + self.scene_help()
+
+    def initAlgorithm(self, configuration: Optional[dict[str, Any]] = None) -> None:
+        """Declare parameters and outputs."""
+        whole = QgsProcessingParameterNumber.Type.Integer
+        epochs = tr("Epochs at most (default: 30)")
+        self.add_scene()
+        self.add_labels()
+        for parameter in (
+            self.choose(self.STRATEGY, tr("Strategy: which scenarios are trained"), STRATEGIES, "latent"),
+            self.choose(self.METHOD, tr("Method: what is trained"), METHODS, "full"),
+            QgsProcessingParameterNumber(self.EPOCHS, epochs, whole, optional=True, minValue=1),
+        ):
+            self.addParameter(parameter)
+        self.add_advanced(
+            (
+                QgsProcessingParameterString(self.MERGE, tr("Merge classes (CLASS=CLASS,...)"), optional=True),
+                QgsProcessingParameterString(self.DROP, tr("Drop classes (CLASS,...)"), optional=True),
+                QgsProcessingParameterString(self.WEIGHTS, tr("Weights of the scenarios (P,...)"), optional=True),
+                self.choose(self.LATENT_PRESET, tr("Preset of the strategy latent"), PRESETS, "default"),
+                self.seed(tr("Seed of all draws")),
+                QgsProcessingParameterFile(self.CONFIG, tr("Settings (TOML)"), extension="toml", optional=True),
+            )
+        )
+        checkpoints = tr("Checkpoints") + " (*.safetensors)"
+        self.addParameter(QgsProcessingParameterFileDestination(self.OUTPUT, tr("New checkpoint"), checkpoints))
+        self.addParameter(
+            QgsProcessingParameterFileDestination(self.REPORT, tr("Report"), "HTML (*.html)", optional=True)
+        )
+        self.addOutput(QgsProcessingOutputNumber(self.MIOU_BEFORE, tr("Mean mIoU of the scenarios before")))
+        self.addOutput(QgsProcessingOutputNumber(self.MIOU, tr("Mean mIoU of the scenarios")))
+
+    def draft(self, parameters: dict[str, Any], context: QgsProcessingContext, exports: Exports) -> FinetuneJob:
+        """Return the job, without its outputs."""
+        return FinetuneJob(
+            checkpoint=self.parameterAsString(parameters, self.CHECKPOINT, context),
+            output=self.OUTPUT,
+            class_map=self.read(parameters, self.CLASS_MAP, context, options.pairs) or {},
+            merge=self.read(parameters, self.MERGE, context, options.pairs) or {},
+            drop=self.read(parameters, self.DROP, context, options.names) or [],
+            strategy=self.choice(parameters, self.STRATEGY, context) or "latent",
+            weights=self.read(parameters, self.WEIGHTS, context, options.numbers),
+            latent_preset=self.choice(parameters, self.LATENT_PRESET, context) or "default",
+            method=self.choice(parameters, self.METHOD, context) or "full",
+            config=self.parameterAsFile(parameters, self.CONFIG, context) or None,
+            seed=self.number(parameters, self.SEED, context) or 0,
+            epochs=self.number(parameters, self.EPOCHS, context),
+            device=self.device(parameters, context),
+            overwrite=True,
+            **self.data(parameters, context, exports),
+        )
+
+    def outputs(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Optional[str]]:
+        """Return the paths of the checkpoint and of the report."""
+        return {
+            "output": self.destination(parameters, self.OUTPUT, context, ".safetensors"),
+            "report": self.destination(parameters, self.REPORT, context, ".html"),
+        }
+
+    def results(self, job: FinetuneJob, result: Event, feedback: QgsProcessingFeedback) -> dict[str, Any]:
+        """Return what was written and its worth, and say by scenario what it was before."""
+        before = {tuple(item["available"]): item["miou"] for item in result["before"]}
+        feedback.pushInfo(tr("mIoU by scenario, on {}:").format(result["scores_on"]))
+        for item in result["after"]:
+            pair = [_score(before.get(tuple(item["available"]))), _score(item["miou"])]
+            feedback.pushInfo(tr("{}: {} before, {} now").format(" + ".join(item["available"]), *pair))
+        pair = [_score(result["miou_before"]), _score(result["miou"])]
+        feedback.pushInfo(tr("Mean: {} before, {} now").format(*pair))
+        found = {
+            self.OUTPUT: result["checkpoint"],
+            self.REPORT: result["report"],
+            self.MIOU_BEFORE: result["miou_before"],
+            self.MIOU: result["miou"],
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _score(value: Optional[float]) -> str:
+    """Return a score in words."""
+    return tr("not measured") if value is None else f"{value:.3f}"

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a fine-tuning has changed: accuracy before and after, by scenario, and by class in the scenario chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from qgis.PyQt.QtGui import QColor
+from qgis.PyQt.QtWidgets import QAbstractItemView, QWidget
+
+from ..compat import tr
+from .forms import load_form
+from .number_table import Cell, NumberTable, fraction
+
+# Blue for better and vermilion for worse are told apart by most eyes; the sign says the same.
+BETTER, WORSE = "#0072b2", "#d55e00"
+_BETTER_ON_DARK, _WORSE_ON_DARK = "#56b4e9", "#ff8c42"
+# Changes that vanish in three digits are none.
+_NOTHING = 0.0005
+_CHANGE = 3
+
+Row = tuple[str, Optional[float], Optional[float]]
+
+
+class ComparisonTable(QWidget):
+    """Two tables: mIoU by scenario, and below it IoU by class in the scenario that is selected above."""
+
+    def __init__(self, parent: Optional[QWidget] = None) -> None:
+        super().__init__(parent)
+        load_form(self, __file__)
+        self._classes: list[str] = []
+        self._before: list[dict[str, Any]] = []
+        self._after: list[dict[str, Any]] = []
+        self.scenarioTable, self.classTable = (NumberTable(self, most_rows=20) for _ in range(2))
+        self.comparisonLayout.insertWidget(0, self.scenarioTable)
+        self.comparisonLayout.addWidget(self.classTable)
+        self.scenarioTable.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.scenarioTable.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.scenarioTable.itemSelectionChanged.connect(self._show_classes)
+
+    def show_result(self, result: dict[str, Any]) -> None:
+        """Show the `before` and `after` of a fine-tuning's result; the last scenario, the full one, is selected."""
+        self._classes = [item["name"] for item in result["classes"]]
+        before = {tuple(item["available"]): item for item in result["before"]}
+        self._after = result["after"]
+        self._before = [before.get(tuple(item["available"]), {}) for item in self._after]
+        rows = [
+            (" + ".join(new["available"]), old.get("miou"), new.get("miou"))
+            for old, new in zip(self._before, self._after)
+        ]
+        rows.append((tr("mean of all"), result["miou_before"], result["miou"]))
+        self._fill(self.scenarioTable, tr("mIoU by scenario"), rows)
+        self.scenarioTable.selectRow(len(self._after) - 1)
+        self._show_classes()
+
+    def _show_classes(self) -> None:
+        """Show the classes in the selected scenario; the line of the mean has none."""
+        rows = {index.row() for index in self.scenarioTable.selectedIndexes()}
+        chosen = next(iter(rows), -1)
+        if not 0 <= chosen < len(self._after):
+            return
+        old, new = (item[chosen].get("iou") or [None] * len(self._classes) for item in (self._before, self._after))
+        name = " + ".join(self._after[chosen]["available"])
+        self.classLabel.setText(tr("With {} (select another line above):").format(name))
+        self._fill(self.classTable, tr("IoU by class"), list(zip(self._classes, old, new)))
+
+    def _fill(self, table: NumberTable, title: str, rows: Sequence[Row]) -> None:
+        """Fill a table with names, figures before and after, and what has changed, in colour."""
+        changes = [None if before is None or after is None else after - before for _, before, after in rows]
+        cells = [
+            [Cell(name), fraction(before), fraction(after), Cell(change, _words(change))]
+            for (name, before, after), change in zip(rows, changes)
+        ]
+        table.show_rows([title, tr("before"), tr("after"), tr("change")], cells)
+        for row, change in enumerate(changes):
+            if change is not None and abs(change) >= _NOTHING:
+                table.item(row, _CHANGE).setForeground(self._color(change > 0))
+
+    def _color(self, better: bool) -> QColor:
+        """Return the colour of a change that reads in the present theme."""
+        dark = self.palette().base().color().lightness() < 128
+        names = (_WORSE_ON_DARK, _BETTER_ON_DARK) if dark else (WORSE, BETTER)
+        return QColor(names[better])
+
+
+def _words(change: Optional[float]) -> str:
+    """Return a difference with its sign."""
+    if change is None:
+        return ""
+    return f"{change:+.3f}" if abs(change) >= _NOTHING else "0.000"

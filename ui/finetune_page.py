@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Fine-tune page: from a checkpoint, layers and labels over a plan that is shown to a new checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from typing import Any, Optional
+
+from qgis.core import QgsVectorLayer
+from qgis.gui import QgsFileWidget, QgsMapCanvas
+from qgis.PyQt.QtCore import QPoint, QTimer, QUrl, pyqtSignal
+from qgis.PyQt.QtGui import QDesktopServices, QHideEvent, QShowEvent
+from qgis.PyQt.QtWidgets import QWidget
+
+from ..compat import tr
+from ..engine.errors import LacunaError, disk_error
+from ..engine.jobs import FinetuneJob
+from ..exports import Exports
+from ..settings import Settings
+from .class_plan_box import ClassPlanBox
+from .comparison_table import ComparisonTable
+from .curves import Curves
+from .finetune_words import default_output, find_parent, lineage_words, result_words
+from .forms import MUTED_COLOR, WARNING_COLOR, say
+from .job_page import JobPage
+from .labels_box import LabelsBox
+from .plan_view import PlanView
+from .results import output_path, output_problem
+from .split_box import SplitBox
+from .split_overlay import SplitOverlay
+from .training_box import TrainingBox, toml_words
+
+
+class FinetunePage(JobPage):
+    """The page on which an analyst trains a checkpoint on.
+
+    Nothing is trained that was not planned and shown first. *Show split and plan* has the engine make the plan; the
+    start button does so too where the plan is not that of the present choices. It then goes on by itself if the plan
+    has no warnings, and else leaves it to be read: the next click trains.
+
+    Args:
+        canvas: the map on which the split is drawn.
+
+    Signals:
+        planned: a plan is shown (the plan).
+        checkpoint_made: the analyst wants to use the new checkpoint (its path).
+    """
+
+    planned = pyqtSignal(dict)
+    checkpoint_made = pyqtSignal(str)
+
+    def __init__(self, canvas: QgsMapCanvas, parent: Optional[QWidget] = None) -> None:
+        super().__init__(canvas, __file__, "startButton", tr("Fine-tune a checkpoint (Lacuna)"), parent)
+        self._planning = self._then_train = self._keeping = False
+        self._asked_key = self._plan_key = self._result_path = self._report_path = self._proposed_output = (
+            self._parent_path
+        ) = ""
+        self._scrolled: QWidget = self.scrollContents
+        self._scroller = QTimer(self)
+        self._scroller.setSingleShot(True)
+        self._scroller.setInterval(50)
+        self._scroller.timeout.connect(self._scroll)
+        self._add_parts()
+        self._connect()
+        self.inputs.list_checkpoints()
+
+    def _add_parts(self) -> None:
+        """Put the widgets that have modules of their own into the form."""
+        self.labels = LabelsBox(self.labelsGroup, new_classes=True)
+        self.classes = ClassPlanBox(self.classesGroup)
+        self.split = SplitBox(self.splitGroup)
+        self.training = TrainingBox(self.trainingGroup)
+        self.plan_view = PlanView(self.planGroup)
+        self.curves = Curves(self.curvesGroup)
+        self.comparison = ComparisonTable(self.resultGroup)
+        self.overlay = SplitOverlay(self.canvas, self)
+        self.labelsGroupLayout.addWidget(self.labels)
+        self.classesGroupLayout.addWidget(self.classes)
+        self.splitGroupLayout.addWidget(self.split)
+        self.trainingGroupLayout.insertWidget(0, self.training)
+        self.training.add_device(self.deviceCombo)
+        self.planGroupLayout.addWidget(self.plan_view)
+        self.curvesLayout.addWidget(self.curves)
+        self.resultLayout.insertWidget(1, self.comparison)
+        for part in (self.plan_view, self.curvesGroup, self.resultGroup, self.zoomButton):
+            part.hide()
+        self.outputWidget.setStorageMode(QgsFileWidget.StorageMode.SaveFile)
+        self.outputWidget.setFilter(tr("Checkpoints of Lacuna (*.safetensors)"))
+        self.outputWidget.setDialogTitle(tr("Save the new checkpoint"))
+
+    def _connect(self) -> None:
+        """Let every change be followed by a refresh."""
+        self.inputs.card_changed.connect(self._follow_card)
+        for part in (self.labels, self.classes, self.split, self.training):
+            part.changed.connect(self.refresh_later)
+        self.deviceCombo.currentIndexChanged.connect(self.refresh_later)
+        self.outputWidget.fileChanged.connect(self.refresh_later)
+        self.overlay.failed.connect(self.failed)
+        self.planButton.clicked.connect(self.plan)
+        self.zoomButton.clicked.connect(self._zoom)
+        self.parentButton.clicked.connect(lambda: self.set_checkpoint(self._parent_path))
+        self.keepButton.clicked.connect(self.keep_best)
+        self.useButton.clicked.connect(lambda: self.checkpoint_made.emit(self._result_path))
+        self.reportButton.clicked.connect(self._open_report)
+
+    def shut(self) -> None:
+        """Cancel a running job and let go of canvas, layers and project."""
+        super().shut()
+        self._scroller.stop()
+        self.labels.shut()
+        self.overlay.shut()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Draw the split again when the page is seen again."""
+        super().showEvent(event)
+        self._draw_split()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Take the split off the map when another page is chosen or the dock is closed."""
+        super().hideEvent(event)
+        self.overlay.clear()
+
+    def _follow_card(self) -> None:
+        """Follow the choice of another checkpoint."""
+        self.labels.set_card(self.card)
+        self.classes.set_card(self.card)
+        say(self.lineageLabel, lineage_words(self.card) if self.card else "", WARNING_COLOR)
+        combo = self.inputs.checkpointCombo
+        paths = [combo.itemData(index) for index in range(combo.count())]
+        self._parent_path = find_parent(self.card, paths) if self.card else ""
+        self.parentButton.setVisible(bool(self._parent_path))
+        self.parentButton.setToolTip(self._parent_path)
+        self._propose_output()
+
+    def _propose_output(self) -> None:
+        """Propose a name for the new checkpoint, unless the analyst has chosen one."""
+        if self.inputs.checkpoint() and self.outputWidget.filePath() == self._proposed_output:
+            self._proposed_output = default_output(self.inputs.checkpoint())
+            self.outputWidget.setFilePath(self._proposed_output)
+
+    def refresh(self) -> None:
+        """Show what follows from the choices: cover, classes, whether the plan still holds, whether it can start."""
+        self.inputs.show_cover(self.inputs.grid())
+        self.split.set_labels(self.labels.layer())
+        words = self.classes.words()
+        title = tr("Classes of the checkpoint")
+        self.classesGroup.setTitle(f"{title}: {words}" if words else title)
+        say(self.outputLabel, "")
+        there = [os.path.basename(path) for path in self._written() if os.path.exists(path)]
+        if there:
+            say(self.outputLabel, tr("Will be replaced: {}.").format(", ".join(there)), WARNING_COLOR)
+        problem = self._problem()
+        fresh = self._is_fresh()
+        self._show_plan_state(fresh)
+        self.planButton.setEnabled(not problem and self.task is None)
+        self.planButton.setToolTip(problem or tr("Trains nothing"))
+        ready = tr("The plan is shown above.") if fresh else tr("The split and the plan are shown first.")
+        self.show_readiness(problem or self._output_problem(), ready)
+
+    def _problem(self) -> str:
+        """Return why nothing can be planned yet, or an empty string."""
+        classes = self.classes.check(self.labels.class_map())
+        parts = (self.inputs, self.labels, self.split, self.training)
+        return next(filter(None, (part.problem() for part in parts)), classes)
+
+    def _output_problem(self) -> str:
+        """Return why the new checkpoint cannot be written, or an empty string."""
+        path = self._output()
+        if not path:
+            return tr("Name the file of the new checkpoint.")
+        if path == self._proposed_output and not os.path.isdir(os.path.dirname(path)):
+            return ""  # made when the training starts
+        return output_problem(path, [self.inputs.checkpoint(), *(item.source() for item in self._layers())])
+
+    def _layers(self) -> list[Any]:
+        """Return all layers that are read."""
+        return [*self.inputs.layers().values(), *filter(None, [self.labels.layer()])]
+
+    def _output(self) -> str:
+        return output_path(self.outputWidget.filePath(), ".safetensors")
+
+    def _written(self) -> list[str]:
+        """Return all files that a training writes: checkpoint, report and, where asked for, adapters."""
+        stem = os.path.splitext(self._output())[0]
+        if not stem:
+            return []
+        adapters = [stem + ".lora.safetensors"] if self.training.keeps_apart() else []
+        return [self._output(), stem + ".html", *adapters]
+
+    def _key(self) -> str:
+        """Return all that decides the plan, as text."""
+        layer = self.labels.layer()
+        vector = isinstance(layer, QgsVectorLayer)
+        bound = {
+            name: (item.layer.id(), item.bands, item.nodata, item.mask.id() if item.mask else "")
+            for name, item in self.inputs.bindings().items()
+        }
+        labels = (layer.id() if layer else "", self.labels.field(), self.labels.class_map(), self.labels.counts())
+        edits = (layer.undoStack().index(), sorted(self._selected(layer))) if vector else ()
+        classes = (self.classes.merge(), self.classes.drop())
+        chosen = (self.training.fields(), self._tables(), self.deviceCombo.currentData())
+        return json.dumps([self.inputs.checkpoint(), bound, labels, edits, classes, chosen])
+
+    def _selected(self, layer: QgsVectorLayer) -> list[int]:
+        """Return the selected polygons where only they count."""
+        return layer.selectedFeatureIds() if self.labels.selectedCheck.isChecked() else []
+
+    def _is_fresh(self) -> bool:
+        """Return whether the plan that is shown is that of the present choices."""
+        return self.plan_view.plan is not None and not self._problem() and self._plan_key == self._key()
+
+    def _show_plan_state(self, fresh: bool) -> None:
+        """Show a plan that no longer holds as such."""
+        shown = self.plan_view.plan is not None
+        stale = shown and not fresh
+        self.plan_view.setVisible(shown)
+        self.plan_view.setEnabled(fresh)
+        self.zoomButton.setVisible(fresh)
+        words = tr("Reads labels and rasters and draws the split on the map; trains nothing.")
+        if stale:
+            words = tr("The choices have changed since: show the plan again.")
+        say(self.planNote, "" if fresh else words, WARNING_COLOR if stale else MUTED_COLOR)
+        if stale:
+            self.overlay.clear()
+        elif fresh and not self.overlay.bands:
+            self._draw_split()
+
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        """Return the configuration of the job by table."""
+        return {**self.training.tables(), "split": self.split.table()}
+
+    def plan(self) -> None:
+        """Have the plan made and shown; nothing is trained."""
+        self._planning, self._then_train = True, False
+        self._begin()
+
+    def start(self) -> None:
+        """Train as the plan says; one that is not there yet, or no longer holds, is made and shown first."""
+        self._planning = self._then_train = not self._is_fresh()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start the job under its own name."""
+        self._title = tr("Plan a fine-tuning (Lacuna)") if self._planning else tr("Fine-tune a checkpoint (Lacuna)")
+        super().start()
+
+    def _job(self, exports: Exports) -> FinetuneJob:
+        """Return the job that the page describes: to plan, or to train."""
+        grid, output = self.inputs.grid(), self._output()
+        extent = grid and (grid.extent, grid.crs)
+        fields = list(filter(None, [self.split.field()]))
+        job = FinetuneJob(
+            checkpoint=self.inputs.checkpoint(),
+            output=output,
+            modalities=self.inputs.specs(exports, extent),
+            labels=self.labels.path(exports, extent, fields),
+            field=self.labels.field(),
+            class_map=self.labels.class_map(),
+            merge=self.classes.merge(),
+            drop=self.classes.drop(),
+            config=exports.text("toml", toml_words(self._tables())),
+            report=self._written()[1] if output else None,
+            device=self.deviceCombo.currentData(),
+            plan_only=self._planning,
+            overwrite=True,
+            **self.training.fields(),
+        )
+        if self._planning:
+            self._asked_key = self._key()
+            return job
+        try:
+            os.makedirs(os.path.dirname(output), exist_ok=True)
+        except OSError as problem:
+            raise disk_error(problem, output) from None
+        weights = self.plan_view.weights()
+        return job if weights is None else replace(job, strategy="weights", weights=weights)
+
+    def _show_running(self, running: bool) -> None:
+        """Show the progress, and curves where it trains; close the form meanwhile."""
+        super()._show_running(running)
+        self.planButton.setEnabled(not running)
+        self.keepButton.setVisible(not self._planning)
+        self.keepButton.setEnabled(False)
+        self._keeping = False
+        if not running:
+            return
+        if self._planning:
+            self.progressLabel.setText(tr("Reading labels and rasters…"))
+            return
+        self.progressLabel.setText(tr("Starting, and measuring the checkpoint as it is…"))
+        self.curves.clear()
+        self.curvesGroup.show()
+        self.resultGroup.hide()
+        self._scroll_to(self.curvesGroup)
+
+    def _show_event(self, event: dict[str, Any]) -> None:
+        """Show what the engine says; after each epoch the curves grow."""
+        super()._show_event(event)
+        if event["event"] == "metrics":
+            self.curves.add(event)
+            if len(self.curves.loss) == 1:  # the legend has come, so that the curves are higher now
+                self._scroll_to(self.curvesGroup)
+            ending = self._keeping or not self.cancelButton.isEnabled()
+            self.keepButton.setEnabled(event.get("best_epoch", 0) > 0 and not ending)
+            if "probabilities" in event:
+                self.plan_view.show_measured(event["probabilities"])
+
+    def _warn(self, text: str) -> None:
+        """Tell a warning, unless it stands in the plan, where it is read."""
+        if not self._planning and text not in (self.plan_view.plan or {}).get("warnings", ()):
+            super()._warn(text)
+
+    def keep_best(self) -> None:
+        """End the training with the best checkpoint so far; the result follows."""
+        if self.task is not None:
+            self._keeping = True
+            self.keepButton.setEnabled(False)
+            self.progressLabel.setText(tr("Stopping; the best epoch so far is measured and written…"))
+            self.task.conclude()
+
+    def _conclude(self, result: dict[str, Any]) -> None:
+        """Show a plan and go on to train where that was asked and nothing speaks against it; or show the result."""
+        if not self._planning:
+            super()._conclude(result)
+            return
+        try:
+            self._show_plan(result)
+        finally:
+            self._end_task()
+        self.planned.emit(result)
+        if self._then_train and self._is_fresh():
+            if result["warnings"]:
+                say(self.summaryLabel, tr("Read the warnings of the plan; the next click trains."), WARNING_COLOR)
+            else:
+                self.start()
+
+    def _show_plan(self, plan: dict[str, Any]) -> None:
+        """Show a plan on the page and on the map."""
+        self._plan_key = self._asked_key
+        self.plan_view.show_plan(plan, list(self.inputs.layers()))
+        self._draw_split()
+        self._scroll_to(self.planGroup)
+
+    def _draw_split(self) -> None:
+        """Draw the split of a plan that still holds, while this page is seen."""
+        if self.isVisible() and self._is_fresh():
+            self.overlay.show(self.plan_view.plan["regions"])
+
+    def _zoom(self) -> None:
+        """Show the whole split on the map."""
+        extent = self.overlay.extent()
+        if extent is not None:
+            extent.scale(1.1)
+            self.canvas.setExtent(extent)
+            self.canvas.refresh()
+
+    def _finish(self, job: FinetuneJob, result: dict[str, Any]) -> None:
+        """Show what was gained and what can be done with it."""
+        self._result_path, self._report_path = result["checkpoint"], result.get("report") or ""
+        Settings().add_recent_checkpoint(self._result_path)
+        self.comparison.show_result(result)
+        say(self.resultLabel, result_words(result, job.checkpoint))
+        self.reportButton.setEnabled(bool(self._report_path))
+        self.resultGroup.show()
+        say(self.summaryLabel, tr("Done: {}").format(os.path.basename(self._result_path)))
+        self._propose_output()
+        self._scroll_to(self.resultGroup)
+
+    def _fail(self, problem: LacunaError) -> None:
+        """Say what went wrong, and what is left of a training."""
+        part = not self._planning and os.path.exists(self.task.job.output + ".part")
+        super()._fail(problem)
+        words = problem.text
+        if part:
+            words += " " + tr("What was learned is kept: the same choices go on where it stopped.")
+        say(self.summaryLabel, words, WARNING_COLOR)
+
+    def _open_report(self) -> None:
+        QDesktopServices.openUrl(QUrl.fromLocalFile(self._report_path))
+
+    def _scroll_to(self, part: QWidget) -> None:
+        """Bring a part of the page into view, once it has its place; its head, where it is higher than the view."""
+        self._scrolled = part
+        self._scroller.start()
+
+    def _scroll(self) -> None:
+        bar = self.scrollArea.verticalScrollBar()
+        bar.setValue(self._scrolled.mapTo(self.wholeContents, QPoint(0, 0)).y())

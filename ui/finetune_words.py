@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the Fine-tune page says of a checkpoint's parents and of a result, and the name it proposes for the new one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from qgis.core import QgsApplication
+
+from ..compat import tr
+from ..engine.checkpoint.card import Card, read_card
+from ..engine.errors import LacunaError
+from ..running import BUNDLED_CHECKPOINTS, duration
+
+
+def lineage_words(card: Card) -> str:
+    """Return the warning for a checkpoint that was fine-tuned itself, naming its first parent; else an empty string."""
+    lineage = card.training.get("lineage") or []
+    if not lineage:
+        return ""
+    first = lineage[-1]
+    name = first.get("name") or tr("a checkpoint without a name")
+    words = tr(
+        "This checkpoint was itself fine-tuned, from {} (made {}, SHA-256 {}…). Each further fine-tuning forgets more "
+        "of what was learned first: where you can, fine-tune that one on all labels together."
+    )
+    return words.format(name, first.get("created") or "?", str(first.get("sha256", ""))[:12])
+
+
+def find_parent(card: Card, paths: Iterable[str]) -> str:
+    """Return the one of `paths` that holds the first parent of a fine-tuned checkpoint, or an empty string.
+
+    Checkpoints are known by name and time of making, as hashing them all would take long.
+    """
+    lineage = card.training.get("lineage") or []
+    if not lineage:
+        return ""
+    wanted = (lineage[-1].get("name"), lineage[-1].get("created"))
+    for path in paths:
+        try:
+            found = read_card(path)
+        except LacunaError:
+            continue
+        if (found.name, found.created) == wanted:
+            return path
+    return ""
+
+
+def default_output(checkpoint: str) -> str:
+    """Return a new file for what is made from `checkpoint`: beside it, or in the profile where that is the plugin's."""
+    folder = os.path.dirname(os.path.abspath(checkpoint))
+    if os.path.realpath(folder) == os.path.realpath(BUNDLED_CHECKPOINTS) or not os.access(folder, os.W_OK):
+        folder = os.path.join(QgsApplication.qgisSettingsDirPath(), "lacuna", "checkpoints")
+    stem = os.path.splitext(os.path.basename(checkpoint))[0]
+    names = (f"{stem}-tuned{number}.safetensors" for number in ("", *(f"-{count}" for count in range(2, 10_000))))
+    return next(path for path in (os.path.join(folder, name) for name in names) if not os.path.exists(path))
+
+
+def result_words(result: dict[str, Any], base: str) -> str:
+    """Return what has come of a fine-tuning of the checkpoint `base`."""
+    change = tr("Mean mIoU over the scenarios {:.3f}, before {:.3f}.").format(result["miou"], result["miou_before"])
+    ended = {
+        "done": tr("Best epoch {} of {}, {}."),
+        "early": tr("Best epoch {} of {}, {}; nothing better came, so the training ended early."),
+        "asked": tr("Best epoch {} of {}, {}; stopped as asked."),
+    }[result["stopped"]].format(result["best_epoch"], result["epochs"], duration(result["seconds"]))
+    words = [change]
+    if result["miou"] <= result["miou_before"]:
+        words.append(tr("It is no better than before: keep the base, give more labels, or train longer."))
+    words += [ended, tr("Measured on {}.").format(result["scores_on"])]
+    if result.get("adapter"):
+        words.append(tr("Adapters: {}.").format(os.path.basename(result["adapter"])))
+    words.append(tr("The base {} is unchanged: you can always go back to it.").format(os.path.basename(base)))
+    return " ".join(words)

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Chooses labels, polygons with a class field or a raster of classes, and what each of their values means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from qgis.core import (
+    Qgis,
+    QgsApplication,
+    QgsFeatureRequest,
+    QgsFieldProxyModel,
+    QgsMapLayer,
+    QgsMapLayerProxyModel,
+    QgsProject,
+    QgsProviderRegistry,
+    QgsRasterLayer,
+    QgsRectangle,
+    QgsVectorLayer,
+    QgsVectorLayerFeatureSource,
+    QgsWkbTypes,
+)
+from qgis.PyQt import sip
+from qgis.PyQt.QtCore import QTimer, pyqtSignal
+from qgis.PyQt.QtWidgets import QFileDialog, QWidget
+
+from ..binding import gdal_name
+from ..compat import tr
+from ..engine.checkpoint.card import Card
+from ..engine.errors import LacunaError
+from ..exports import Exports
+from ..settings import Settings
+from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
+from .label_values import LabelValues, field_reader, guess_field, raster_reader
+from .task import WorkTask
+from .value_table import ValueTable
+
+# Up to so many features are read at once, which takes milliseconds.
+_DIRECT = 5000
+_NAMED = 5
+# After each of these the values are read again.
+_EDITS = (
+    "featureAdded",
+    "featureDeleted",
+    "attributeValueChanged",
+    "geometryChanged",
+    "afterRollBack",
+    "editingStopped",
+    "updatedFields",
+    "subsetStringChanged",
+    "selectionChanged",
+    "dataChanged",
+)
+
+
+class LabelsBox(QWidget):
+    """Chooses the labels, and what each of their values means.
+
+    A value that has the name or the value of a class means that class. One that is merely alike is a guess, which the
+    analyst must confirm before the labels can be used; so is a new class.
+
+    Args:
+        new_classes: whether values may stand for classes that the checkpoint does not have (fine-tuning).
+
+    Signals:
+        changed: the labels, or what they mean, or whether they can be used, are different now.
+    """
+
+    changed = pyqtSignal()
+
+    def __init__(self, parent: Optional[QWidget] = None, new_classes: bool = False) -> None:
+        super().__init__(parent)
+        # Before the form, as a combo box takes the neighbour of an entry that goes, which is no choice of the analyst.
+        QgsProject.instance().layersWillBeRemoved.connect(self._follow_removal)
+        load_form(self, __file__)
+        self._card: Optional[Card] = None
+        self._files: dict[str, QgsMapLayer] = {}
+        self._shown: Optional[QgsMapLayer] = None
+        self._watched: Optional[QgsMapLayer] = None
+        self._found: Optional[LabelValues] = None
+        self._fault = ""
+        self._task: Optional[WorkTask] = None
+        # By layer and field, so that a choice is still there when the analyst comes back to them.
+        self._choices: dict[tuple[str, str], dict[str, str]] = {}
+        self.table = ValueTable(new_classes, self)
+        self.labelsLayout.insertWidget(2, self.table)
+        self.layerCombo.setFilters(QgsMapLayerProxyModel.Filter.PolygonLayer | QgsMapLayerProxyModel.Filter.RasterLayer)
+        self.layerCombo.setAllowEmptyLayer(True, tr("polygons or class raster"))
+        self.layerCombo.setCurrentIndex(0)
+        self.fieldCombo.setFilters(QgsFieldProxyModel.Filter.String | QgsFieldProxyModel.Filter.Numeric)
+        self.fieldCombo.setAllowEmptyFieldName(True)
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(100)
+        self._later.timeout.connect(self._read)
+        self.layerCombo.currentIndexChanged.connect(self._choose_layer)
+        self.browseButton.clicked.connect(self._browse)
+        self.fieldCombo.fieldChanged.connect(self._read)
+        self.selectedCheck.toggled.connect(self._read)
+        self.table.changed.connect(self._tell)
+        self.confirmButton.clicked.connect(self.table.confirm)
+        self._choose_layer()
+
+    def shut(self) -> None:
+        """Stop reading and let go of the layer."""
+        self._later.stop()
+        self._drop_task()
+        self._watch(None)
+        QgsProject.instance().layersWillBeRemoved.disconnect(self._follow_removal)
+
+    def set_card(self, card: Optional[Card]) -> None:
+        """Offer the classes of `card`; choices that are none of them are forgotten."""
+        if card is None or self._card is None or card.classes != self._card.classes:
+            self._choices.clear()
+        self._card = card
+        if isinstance(self.layer(), QgsVectorLayer) and not self.field():
+            self._guess_field()
+        self._show_table()
+
+    def layer(self) -> Optional[QgsMapLayer]:
+        """Return the layer that holds the labels, of the project or of a file, or None."""
+        return self.layerCombo.currentLayer() or self._files.get(self.layerCombo.currentText())
+
+    def set_layer(self, layer: Optional[QgsMapLayer]) -> None:
+        """Choose a layer of the project, or none."""
+        if layer is None:
+            self.layerCombo.setCurrentIndex(0)
+        else:
+            self.layerCombo.setLayer(layer)
+
+    def add_file(self, path: str) -> None:
+        """Choose a file that is no layer of the project; what of it can be labels joins the list.
+
+        Raises:
+            LacunaError: `no-labels`, it holds neither polygons nor a raster.
+        """
+        if not any(name == path or name.startswith(f"{path}|") for name in self._files):
+            found = _open_labels(path)
+            self._files.update({layer.source(): layer for layer in found})
+            self.layerCombo.setAdditionalItems(list(self._files))
+        first = next(name for name in self._files if name == path or name.startswith(f"{path}|"))
+        self.layerCombo.setCurrentIndex(self.layerCombo.findText(first))
+
+    def field(self) -> Optional[str]:
+        """Return the field that holds the class of each polygon, or None for a raster or where none is chosen."""
+        return self.fieldCombo.currentField() or None if isinstance(self.layer(), QgsVectorLayer) else None
+
+    def set_field(self, name: str) -> None:
+        """Choose the field that holds the class of each polygon."""
+        self.fieldCombo.setField(name)
+
+    def problem(self) -> str:
+        """Return why the labels cannot be used yet, or an empty string."""
+        return self._layer_problem() or self._values_problem()
+
+    def path(
+        self, exports: Exports, extent: Optional[tuple[QgsRectangle, Any]] = None, fields: Sequence[str] = ()
+    ) -> str:
+        """Return the file in which the engine will find the labels; only where `problem` is empty.
+
+        Args:
+            exports: takes what must be written to a file first: polygons always, rasters that only QGIS can read.
+            extent: rectangle and its CRS to which an exported raster is cut.
+            fields: of polygons that are wanted beside the one of the class.
+
+        Raises:
+            LacunaError: as for `binding.gdal_name` and `Exports.raster`.
+        """
+        layer = self.layer()
+        if isinstance(layer, QgsRasterLayer):
+            return gdal_name(layer) or exports.raster(layer, extent)
+        request = None
+        if self.selectedCheck.isChecked():
+            request = QgsFeatureRequest().setFilterFids(layer.selectedFeatureIds())
+        kept = list(dict.fromkeys([self.field(), *fields]))
+        return exports.polygons(QgsVectorLayerFeatureSource(layer), layer.crs(), request, kept, layer.name())
+
+    def class_map(self) -> dict[str, str]:
+        """Return the name of the class of each value, as text; "" for values that are ignored."""
+        return self.table.class_map()
+
+    def counts(self) -> dict[str, int]:
+        """Return how many polygons, or pixels of a raster, have each value, as text."""
+        return dict(self._found.counts) if self._found is not None else {}
+
+    def _layer_problem(self) -> str:
+        """Return what is wrong with layer and field, or an empty string."""
+        layer = self.layer()
+        if layer is None:
+            return tr("Choose the labels: polygons with a class field, or a raster of classes.")
+        if not layer.isValid():
+            return tr("The layer “{}” has no readable data source.").format(layer.name())
+        if isinstance(layer, QgsRasterLayer):
+            try:
+                gdal_name(layer)
+            except LacunaError as problem:
+                return str(problem)
+        if not layer.crs().isValid():
+            return tr("The layer “{}” has no CRS.").format(layer.name())
+        if isinstance(layer, QgsVectorLayer):
+            if not self.field():
+                return tr("Choose the field that holds the class of each polygon.")
+            if self.selectedCheck.isChecked() and not layer.selectedFeatureCount():
+                return tr("No polygon of “{}” is selected.").format(layer.name())
+        return ""
+
+    def _values_problem(self) -> str:
+        """Return what is wrong with the values and their classes, or an empty string."""
+        if self._fault:
+            return self._fault
+        if self._found is None:
+            return tr("The values of the labels are being read…")
+        if not self._found.counts:
+            return tr("“{}” holds no labels.").format(self.layer().name())
+        if self.table.unknown():
+            return tr("Say which class these values mean, or ignore them: {}.").format(_listed(self.table.unknown()))
+        known = [item.name for item in self._card.classes] if self._card else []
+        guesses = [
+            f"{text} → {name}" if name in known else tr("{} → new class").format(text)
+            for text, name in self.table.guesses().items()
+        ]
+        if guesses:
+            return tr("Check what was guessed, then confirm it: {}.").format(_listed(guesses))
+        return "" if any(self.class_map().values()) else tr("All values are ignored: no label is left.")
+
+    def _choose_layer(self) -> None:
+        """Follow the choice of another layer."""
+        layer = self.layer()
+        if layer is self._shown and layer is not None:
+            return
+        self._shown = layer
+        self._watch(layer)
+        vector = isinstance(layer, QgsVectorLayer)
+        self.fieldPanel.setVisible(vector)
+        self.fieldCombo.blockSignals(True)
+        self.fieldCombo.setLayer(layer if vector else None)
+        self.fieldCombo.setField("")
+        if vector:
+            self._guess_field()
+        self.fieldCombo.blockSignals(False)
+        self._found = None
+        self._read()
+
+    def _guess_field(self) -> None:
+        """Choose the field that speaks for itself, if one does."""
+        layer = self.layer()
+        name = guess_field(layer, self._card.classes if self._card else ()) if layer.isValid() else ""
+        if name:
+            self.set_field(name)
+
+    def _watch(self, layer: Optional[QgsMapLayer]) -> None:
+        """Follow the edits of `layer`, and no longer those of the one before."""
+        before, self._watched = self._watched, layer
+        for watched, connect in ((before, False), (layer, True)):
+            if watched is None or sip.isdeleted(watched):
+                continue
+            for signal in (getattr(watched, name) for name in _EDITS if hasattr(watched, name)):
+                signal.connect(self._follow_edit) if connect else signal.disconnect(self._follow_edit)
+
+    def _follow_removal(self, ids: list[str]) -> None:
+        if self._shown is not None and self._shown.id() in ids:
+            self.set_layer(None)
+
+    def _follow_edit(self) -> None:
+        self._later.start()
+
+    def _read(self) -> None:
+        """Read the values: at once where they are few, else in the background."""
+        self._drop_task()
+        self._fault = self._layer_problem()
+        if self._fault:
+            self._found = None
+            self._show_table()
+            return
+        layer = self.layer()
+        if isinstance(layer, QgsRasterLayer):
+            reader = raster_reader(layer)
+        else:
+            reader = field_reader(layer, self.field(), self.selectedCheck.isChecked())
+            if 0 <= layer.featureCount() <= _DIRECT:
+                self._read_directly(reader)
+                return
+        self._task = WorkTask(tr("Read the labels (Lacuna)"), lambda listen, cancelled: reader(cancelled))
+        self._task.done.connect(self._take)
+        self._task.failed.connect(self._fail)
+        self._task.stopped.connect(self._stop)
+        QgsApplication.taskManager().addTask(self._task)
+        self._tell()
+
+    def _read_directly(self, reader: Any) -> None:
+        """Read the values here and now."""
+        try:
+            self._take(reader(lambda: False))
+        except LacunaError as problem:
+            self._fail(problem)
+
+    def _drop_task(self) -> None:
+        """Forget what is being read."""
+        if self._task is not None:
+            task, self._task = self._task, None
+            for signal in (task.done, task.failed, task.stopped):
+                signal.disconnect()
+            task.cancel()
+
+    def _take(self, found: LabelValues) -> None:
+        """Show the values that were read."""
+        self._task, self._found = None, found
+        self._show_table()
+
+    def _fail(self, problem: LacunaError) -> None:
+        self._task, self._found, self._fault = None, None, str(problem)
+        self._show_table()
+
+    def _stop(self) -> None:
+        """Say that reading was cancelled in QGIS's list of tasks."""
+        self._fail(LacunaError("cancelled", tr("Reading the labels was cancelled."), tr("Choose the layer again.")))
+
+    def _show_table(self) -> None:
+        """Show values, counts and classes, as far as they are known."""
+        layer, known = self.layer(), self._found is not None and self._card is not None
+        self.table.setVisible(known)
+        counted = tr("Polygons") if isinstance(layer, QgsVectorLayer) else tr("Pixels")
+        choices = self._choices.setdefault((layer.id() if layer else "", self.field() or ""), {})
+        classes = self._card.classes if self._card else ()
+        self.table.show_values(self._found if known else LabelValues(), classes, choices, counted)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say what the analyst must do, and tell others of the change."""
+        problem, layer = self.problem() if self.layer() is not None else "", self.layer()
+        note = ""
+        if isinstance(layer, QgsRasterLayer) and layer.bandCount() > 1:
+            note = tr("Band 1 of {} holds the classes.").format(layer.bandCount())
+        waiting = self._task is not None
+        say(self.stateLabel, problem or note, WARNING_COLOR if problem and not waiting else MUTED_COLOR)
+        self.confirmButton.setVisible(bool(self.table.guesses()))
+        self.changed.emit()
+
+    def _browse(self) -> None:
+        """Let the analyst choose a file."""
+        path, _ = QFileDialog.getOpenFileName(self, tr("Labels"), Settings().folder)
+        if not path:
+            return
+        Settings().folder = os.path.dirname(path)
+        try:
+            self.add_file(path)
+        except LacunaError as problem:
+            say(self.stateLabel, str(problem), WARNING_COLOR)
+
+
+def _open_labels(path: str) -> list[QgsMapLayer]:
+    """Return the layers of polygons and the rasters in a file, as layers that belong to no project."""
+    flags = Qgis.SublayerQueryFlag.ResolveGeometryType
+    found: list[QgsMapLayer] = []
+    for item in QgsProviderRegistry.instance().querySublayers(path, flags):
+        if item.type() == QgsMapLayer.LayerType.RasterLayer:
+            found.append(QgsRasterLayer(item.uri(), os.path.basename(path), item.providerKey()))
+        elif QgsWkbTypes.geometryType(item.wkbType()) == QgsWkbTypes.GeometryType.PolygonGeometry:
+            found.append(QgsVectorLayer(item.uri(), item.name(), item.providerKey()))
+    if not found:
+        raise LacunaError(
+            "no-labels",
+            tr("{} holds neither polygons nor a raster.").format(path),
+            tr("Choose polygons with a class field, or a raster of classes."),
+        )
+    return found
+
+
+def _listed(items: list[str]) -> str:
+    """Return items in a line, the first ones if they are many."""
+    more = len(items) - _NAMED
+    return ", ".join(items[:_NAMED]) + (tr(" and {} more").format(more) if more > 0 else "")
