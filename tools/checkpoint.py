@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Train the bundled checkpoint again, from data in this repository. Run by `make checkpoint`; takes some seven minutes.
+"""Train the bundled checkpoint again, from data in this repository. Run by `make checkpoint`; takes some four minutes.
 
 The same machine and the same torch give the same weights. See docs/bundled-checkpoint.md.
 """
