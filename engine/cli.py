@@ -204,7 +204,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     add("--drop", type=_read(options.names), default=[], metavar="NAME,...", help="classes that go")
     learning = parser.add_argument_group("training")
     add = learning.add_argument
-    add("--strategy", choices=STRATEGIES, default="latent", help="of scenarios; default: latent")
+    add("--strategy", choices=STRATEGIES, default="uniform", help="of scenarios; default: uniform")
     add("--latent-preset", choices=PRESETS, default="default", help="default: default")
     add("--weights", type=_read(options.numbers), metavar="P,...", help="of scenarios, for the strategy weights")
     add("--method", choices=METHODS, default="full", help="what is trained; default: full")

@@ -281,7 +281,8 @@ class FinetuneJob:
     class_map: dict[str, str] = dataclasses.field(default_factory=dict)
     merge: dict[str, str] = dataclasses.field(default_factory=dict)
     drop: list[str] = dataclasses.field(default_factory=list)
-    strategy: str = "latent"
+    # None of the others beat it reliably where they were compared: docs/strategies.md.
+    strategy: str = "uniform"
     weights: Optional[list[float]] = None
     latent_preset: str = "default"
     method: str = "full"

@@ -63,9 +63,9 @@ class FinetuneAlgorithm(LabelledAlgorithm):
         how = tr(
             "<p><b>Merge</b>: <code>pine=conifer,spruce=conifer</code>. <b>Drop</b>: classes that go, separated by "
             "commas. A name in the class map that the checkpoint has not becomes a new class.</p>"
-            "<p><b>Strategy</b>: how often each scenario is trained; by default by how far it moves the latent. "
-            "<b>Weights</b> are probabilities for the strategy <i>weights</i>, one for each scenario, ordered by size, "
-            "then as in the card. <b>Method</b>: what is trained.</p>"
+            "<p><b>Strategy</b>: how often each scenario is trained; by default all alike, with <i>latent</i> by how "
+            "far they move the latent. <b>Weights</b> are probabilities for the strategy <i>weights</i>, one for each "
+            "scenario, ordered by size, then as in the card. <b>Method</b>: what is trained.</p>"
             "<p><b>Settings</b>: a TOML file as for the command <code>lacuna finetune --config</code>.</p>"
         )
         return what + self.labels_help() + how + self.scene_help()
@@ -77,7 +77,7 @@ class FinetuneAlgorithm(LabelledAlgorithm):
         self.add_scene()
         self.add_labels()
         for parameter in (
-            self.choose(self.STRATEGY, tr("Strategy: which scenarios are trained"), STRATEGIES, "latent"),
+            self.choose(self.STRATEGY, tr("Strategy: which scenarios are trained"), STRATEGIES, "uniform"),
             self.choose(self.METHOD, tr("Method: what is trained"), METHODS, "full"),
             QgsProcessingParameterNumber(self.EPOCHS, epochs, whole, optional=True, minValue=1),
         ):
@@ -108,7 +108,7 @@ class FinetuneAlgorithm(LabelledAlgorithm):
             class_map=self.read(parameters, self.CLASS_MAP, context, options.pairs) or {},
             merge=self.read(parameters, self.MERGE, context, options.pairs) or {},
             drop=self.read(parameters, self.DROP, context, options.names) or [],
-            strategy=self.choice(parameters, self.STRATEGY, context) or "latent",
+            strategy=self.choice(parameters, self.STRATEGY, context) or "uniform",
             weights=self.read(parameters, self.WEIGHTS, context, options.numbers),
             latent_preset=self.choice(parameters, self.LATENT_PRESET, context) or "default",
             method=self.choice(parameters, self.METHOD, context) or "full",

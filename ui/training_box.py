@@ -135,11 +135,11 @@ class TrainingBox(QWidget):
 def _strategies() -> dict[str, tuple[str, str]]:
     """Return name and explanation of each strategy that proposes probabilities by itself."""
     return {
+        "uniform": (tr("all alike"), tr("Every combination of inputs is trained equally often.")),
         "latent": (
             tr("guided by the latent space"),
             tr("Scenarios that move what the network sees furthest away from the full one are trained most."),
         ),
-        "uniform": (tr("all alike"), tr("Every combination of inputs is trained equally often.")),
         "anyseg": (
             tr("size, then combination"),
             tr("First the number of inputs is drawn, then one combination of it."),

@@ -72,7 +72,7 @@ def test_parameters_and_outputs(processing):
 
 
 def test_a_new_checkpoint_with_its_worth(processing, request_, tmp_path, checkpoint, listener):
-    request_.update(REPORT=str(tmp_path / "tuned.html"), SEED=3)
+    request_.update(REPORT=str(tmp_path / "tuned.html"), SEED=3, STRATEGY="latent")
     result = processing.run("lacuna:finetune", request_, feedback=listener)
     card = read_card(result["OUTPUT"])
     assert result["OUTPUT"] == request_["OUTPUT"]

@@ -71,11 +71,11 @@ def test_what_is_left_alone_is_left_to_the_engine(training, split):
 
 def test_settings_show_with_what_needs_them(training):
     assert training.loraGroup.isHidden()
-    assert training.presetCombo.isEnabled()
-    choose(training.methodCombo, "lora")
-    choose(training.strategyCombo, "uniform")
-    assert not training.loraGroup.isHidden()
     assert not training.presetCombo.isEnabled()
+    choose(training.methodCombo, "lora")
+    choose(training.strategyCombo, "latent")
+    assert not training.loraGroup.isHidden()
+    assert training.presetCombo.isEnabled()
     assert training.problem() == ""
     training.layersEdit.setText(" , ")
     assert "layers" in training.problem()
@@ -90,6 +90,7 @@ def test_a_learning_rate_that_is_none_is_refused(training, text):
 def test_the_engine_reads_what_is_written(training, split, engine_python, plugins_folder, checkpoint, tmp_path):
     """The engine's own reader takes every key and gives back what was chosen."""
     choose(training.methodCombo, "lora")
+    choose(training.strategyCombo, "latent")
     training.layersEdit.setText('*.query, "odd", ü.*')
     training.rateEdit.setText("1e-5")
     training.refreshSpin.setValue(3)
