@@ -145,16 +145,9 @@ class NoExports(Exports):
         """Return the name of `layer` in place of a path."""
         return layer.name() or layer.id()
 
-    def polygons(
-        self,
-        source: Any,
-        crs: QgsCoordinateReferenceSystem,
-        request: Any = None,
-        fields: Sequence[str] = (),
-        name: str = "",
-    ) -> str:
-        """Return the name of the layer in place of a path."""
-        return name or "polygons"
+    def _path(self, extension: str, name: str = "") -> str:
+        """Return `name` in place of a path."""
+        return name or extension
 
 
 def _cut(layer: QgsRasterLayer, extent: Optional[tuple[QgsRectangle, Any]]) -> QgsRectangle:

@@ -34,6 +34,7 @@ from ..exports import Exports
 from ..settings import Settings
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .label_values import LabelValues, field_reader, guess_field, raster_reader
+from .layer_choice import LayerChoice
 from .outline import Grid, cover, settle_extent
 from .task import WorkTask
 from .value_table import ValueTable
@@ -78,7 +79,7 @@ class LabelsBox(QWidget):
         load_form(self, __file__)
         self.fellow: Optional[LabelsBox] = None
         self._card: Optional[Card] = None
-        self._files: dict[str, QgsMapLayer] = {}
+        self._choice = LayerChoice(self.layerCombo)
         self._shown: Optional[QgsMapLayer] = None
         self._watched: Optional[QgsMapLayer] = None
         self._found: Optional[LabelValues] = None
@@ -125,14 +126,11 @@ class LabelsBox(QWidget):
 
     def layer(self) -> Optional[QgsMapLayer]:
         """Return the layer that holds the labels, of the project or of a file, or None."""
-        return self.layerCombo.currentLayer() or self._files.get(self.layerCombo.currentText())
+        return self._choice.layer()
 
     def set_layer(self, layer: Optional[QgsMapLayer]) -> None:
         """Choose a layer of the project, or none."""
-        if layer is None:
-            self.layerCombo.setCurrentIndex(0)
-        else:
-            self.layerCombo.setLayer(layer)
+        self._choice.choose(layer)
 
     def add_file(self, path: str) -> None:
         """Choose a file that is no layer of the project; what of it can be labels joins the list.
@@ -140,12 +138,13 @@ class LabelsBox(QWidget):
         Raises:
             LacunaError: `no-labels`, it holds neither polygons nor a raster.
         """
-        if not any(name == path or name.startswith(f"{path}|") for name in self._files):
-            found = _open_labels(path)
-            self._files.update({layer.source(): layer for layer in found})
-            self.layerCombo.setAdditionalItems(list(self._files))
-        first = next(name for name in self._files if name == path or name.startswith(f"{path}|"))
-        self.layerCombo.setCurrentIndex(self.layerCombo.findText(first))
+        if not self._names_of(path):
+            self._choice.offer_files({layer.source(): layer for layer in _open_labels(path)})
+        self._choice.choose_file(self._names_of(path)[0])
+
+    def _names_of(self, path: str) -> list[str]:
+        """Return the names under which layers of a file are in the list."""
+        return [name for name in self._choice.files if name == path or name.startswith(f"{path}|")]
 
     def field(self) -> Optional[str]:
         """Return the field that holds the class of each polygon, or None for a raster or where none is chosen."""

@@ -15,6 +15,7 @@ from ..engine.checkpoint.card import Modality
 from ..engine.errors import LacunaError
 from ..settings import Settings
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
+from .layer_choice import LayerChoice
 from .results import percent
 
 
@@ -34,7 +35,7 @@ class ModalityRow(QWidget):
         super().__init__(parent)
         load_form(self, __file__)
         self.modality = modality
-        self._files: dict[str, QgsRasterLayer] = {}
+        self._choice = LayerChoice(self.layerCombo)
         self._shown: Optional[QgsRasterLayer] = None
         self.touched = False
         self.setObjectName(f"modality_{modality.name}")
@@ -58,14 +59,11 @@ class ModalityRow(QWidget):
 
     def layer(self) -> Optional[QgsRasterLayer]:
         """Return the chosen raster, or None for *not available*."""
-        return self.layerCombo.currentLayer() or self._files.get(self.layerCombo.currentText())
+        return self._choice.layer()
 
     def offer(self, layer: Optional[QgsRasterLayer]) -> None:
         """Choose a layer that was guessed, or *not available*."""
-        if layer is None:
-            self.layerCombo.setCurrentIndex(0)
-        else:
-            self.layerCombo.setLayer(layer)
+        self._choice.choose(layer)
 
     def set_layer(self, layer: Optional[QgsRasterLayer]) -> None:
         """Choose a layer of the project, or *not available*, for good: no guess overrules it."""
@@ -75,10 +73,9 @@ class ModalityRow(QWidget):
     def add_file(self, path: str) -> None:
         """Choose a raster file that is no layer of the project."""
         self.touched = True
-        if path not in self._files:
-            self._files[path] = QgsRasterLayer(path, path)
-            self.layerCombo.setAdditionalItems(list(self._files))
-        self.layerCombo.setCurrentIndex(self.layerCombo.findText(path))
+        if path not in self._choice.files:
+            self._choice.offer_files({path: QgsRasterLayer(path, path)})
+        self._choice.choose_file(path)
 
     def binding(self) -> Optional[Binding]:
         """Return what the row says, or None for *not available*; only where `problem` is empty."""
