@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.card import Scenario, scenarios
-from .metrics import ConfusionMatrix
+from ..data.confusion import ConfusionMatrix
 
 RMM_RATIOS = (0.25, 0.5, 0.75)
 # Density of salt and pepper together, standard deviation of the Gaussian noise.

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from .base import SegmentationModel, TrainingSettings, reference_size
 from .encoders import build_encoder
 from .encoders.weights import load_published
-from .grids import crop_cells, enlarge, pad_to_multiple, resample, to_reference
+from .grids import crop_cells, enlarge, pad_to_multiple, resample_features, to_reference
 from .layers import ChannelNorm, module_key
 from .objective import cross_entropy
 from .registry import register
@@ -243,7 +243,8 @@ class ModalityBranch(nn.Module):
         levels = [adapt(crop_cells(x, own, stride)) for adapt, x, stride in zip(self.adapt, maps, self.strides)]
         skips = tuple(to_reference(x, own, size, stride) for x, stride in zip(levels[:SKIPS], self.strides))
         parts = [
-            resample(x, grid.count, (cell[0] / stride, cell[1] / stride)) for x, stride in zip(levels, self.strides)
+            resample_features(x, grid.count, (cell[0] / stride, cell[1] / stride))
+            for x, stride in zip(levels, self.strides)
         ]
         return Levels(skips, self.gather(torch.cat(parts, 1)))
 
@@ -405,7 +406,7 @@ class Cbc(SegmentationModel):
             skip = self.fusions[index]({name: item.skips[index] for name, item in levels.items()})
             rows, columns = skip.shape[-2:]
             if index == SKIPS - 1:
-                x = resample(x, (rows, columns), (stride / cell[0], stride / cell[1]))
+                x = resample_features(x, (rows, columns), (stride / cell[0], stride / cell[1]))
             else:
                 x = enlarge(x, self.strides[index + 1] // self.strides[index], (rows, columns))
             x = self.steps[index](x, skip)

@@ -123,7 +123,7 @@ class Grid:
         if max(width, height) > _MAX_SIDE:
             raise LacunaError(
                 "grid-too-large",
-                f"The output would have {width} x {height} pixels of {self.resolution[0]:g} {unit(self.crs)}.",
+                f"The output would have {width} x {height} pixels of {self.resolution[0]:g} {crs_unit(self.crs)}.",
                 "Check that the extent is in the CRS that it is taken for, and the resolution in its units.",
             )
         return self.window(top, left, height, width)
@@ -307,7 +307,7 @@ def crs_name(crs: CRS) -> str:
     return quoted[1] if len(quoted) > 1 else "an unnamed CRS"
 
 
-def unit(crs: CRS) -> str:
+def crs_unit(crs: CRS) -> str:
     """Return the unit of the coordinates of a CRS, in words."""
     return "degrees" if crs.is_geographic else crs.linear_units
 

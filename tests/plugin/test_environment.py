@@ -9,9 +9,10 @@ import time
 
 import pytest
 
-from lacuna import environment
 from lacuna.engine.errors import CancelledError, LacunaError
-from lacuna.runtime import PACKAGES, clean_environment, environment_python
+from lacuna.engine.version import PACKAGES
+from lacuna.host import environment
+from lacuna.host.interpreters import clean_environment, environment_python
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_requirements_are_those_of_the_package():
     ],
 )
 def test_failures_are_told_apart(output, code):
-    problem = environment.explain(output)
+    problem = environment.pip_fault(output)
     assert problem.code == code
     assert problem.hint
     assert output in problem.text

@@ -15,10 +15,10 @@ import shapely
 from affine import Affine
 
 from lacuna.engine import cli
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
+from lacuna.engine.data.confusion import ConfusionMatrix
 from lacuna.engine.errors import CancelledError
 from lacuna.engine.evaluation.evaluate import evaluate
-from lacuna.engine.evaluation.metrics import ConfusionMatrix
 from lacuna.engine.evaluation.reliability import Reliability
 from lacuna.engine.events import Reporter
 from lacuna.engine.jobs import EvaluateJob, SourceSpec

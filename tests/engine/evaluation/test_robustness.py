@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lacuna.engine.evaluation.metrics import ConfusionMatrix
+from lacuna.engine.data.confusion import ConfusionMatrix
 from lacuna.engine.evaluation.robustness import (
     NM_LEVELS,
     Damage,

@@ -194,9 +194,7 @@ def test_of_three_streams_each_receives_the_mean_of_the_others():
     with torch.no_grad():
         sent, rectified = rectify.send(maps), rectify(maps)
         torch.testing.assert_close(rectified["a"], maps["a"] + (sent["b"] + sent["c"]) / 2)
-        halves = {
-            key: F.relu(fuse.project[key](x.flatten(2).transpose(1, 2))).chunk(2, -1) for key, x in maps.items()
-        }
+        halves = {key: F.relu(fuse.project[key](x.flatten(2).transpose(1, 2))).chunk(2, -1) for key, x in maps.items()}
         of_b, of_c = (plain_context(fuse, key, halves[key][1]) for key in "bc")
         query = halves["a"][1]
         crossed = [query[..., 5 * h : 5 * h + 5] @ ((of_b[h] + of_c[h]) / 2) for h in range(2)]
@@ -272,9 +270,9 @@ def test_the_objective_is_the_cross_entropy_of_the_scenario():
     with torch.no_grad():
         for seed in range(4):
             names = model.train()._scenario(list(MODALITIES), torch.Generator().manual_seed(seed))
-            loss = model.losses(
-                images, target, generator=torch.Generator().manual_seed(seed), class_weights=weights
-            )["total"]
+            loss = model.losses(images, target, generator=torch.Generator().manual_seed(seed), class_weights=weights)[
+                "total"
+            ]
             logits = model.eval()({name: images[name] for name in names})
             torch.testing.assert_close(loss, F.cross_entropy(logits, target, weights, ignore_index=-1))
 

@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from lacuna.engine.errors import LacunaError, UsageError
-from lacuna.engine.raster.grid import Grid, GridOptions, choose_grid, crs_name, unit
+from lacuna.engine.raster.grid import Grid, GridOptions, choose_grid, crs_name, crs_unit
 
 COS, SIN = math.cos(math.radians(30)), math.sin(math.radians(30))
 UTM = CRS.from_epsg(32632)
@@ -214,5 +214,5 @@ def test_an_extent_without_a_place_is_told():
 
 def test_words():
     assert crs_name(UTM) == "EPSG:32632"
-    assert unit(CRS.from_epsg(4326)) == "degrees"
-    assert unit(UTM) == "metre"
+    assert crs_unit(CRS.from_epsg(4326)) == "degrees"
+    assert crs_unit(UTM) == "metre"
