@@ -38,7 +38,7 @@ class EngineClient:
     """Runs jobs in an engine process.
 
     Args:
-        python: the interpreter that has torch and rasterio (`runtime.find`).
+        python: the interpreter that has torch and rasterio (`interpreters.find`).
         engine: what the interpreter runs; by default the engine of this plugin.
     """
 

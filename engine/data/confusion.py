@@ -71,11 +71,6 @@ class ConfusionMatrix:
         hits, reference, _ = self._margins()
         return _ratio(hits, reference)
 
-    def precision_by_class(self) -> np.ndarray:
-        """Return TP / (TP + FP) of each class, the user's accuracy, float64 (K)."""
-        hits, _, prediction = self._margins()
-        return _ratio(hits, prediction)
-
     def miou(self) -> float:
         """Return the mean intersection over union."""
         return _mean(self.iou_by_class())

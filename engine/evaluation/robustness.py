@@ -62,7 +62,7 @@ class Damage:
     def __call__(self, images: Mapping[str, Tensor], scene: str, tile: int) -> dict[str, Tensor]:
         """Return the scaled `images` (C, h, w) with the damage done; they themselves stay as they are.
 
-        The draws hang on the seed, the case, the scene's name and the number of the tile alone.
+        The draws depend on the seed, the case, the scene's name and the number of the tile alone.
         """
         generator = torch.Generator().manual_seed(self._seed_of(scene, tile))
         return {

@@ -535,12 +535,6 @@ class CbcSlp(Cbc):
         """Return what the decoder starts from, on the token grid."""
         return self.start(latent, mixed)
 
-    def shared_and_private(
-        self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the shared latent (B, D_s, h, w) and the private one (B, D_p, h, w) of each modality present."""
-        return self.start.parts(*self.latents(images, size))
-
 
 def draw_scenarios(batch: int, count: int, generator: torch.Generator | None) -> Tensor:
     """Return bool (batch, count) on the CPU: for each image a non-empty subset of `count` modalities, uniformly."""

@@ -329,11 +329,6 @@ class Sgma(SegmentationModel):
         chosen = torch.randperm(len(names), generator=generator)[:count].tolist()
         return [name for index, name in enumerate(names) if index in chosen]
 
-    def fusion_parameters(self) -> int:
-        """Return how many parameters the fusion has: projectors, class filters, spatial and robustness perceptrons."""
-        modules = [*self.projectors.values(), *self.fusions]
-        return sum(parameter.numel() for module in modules for parameter in module.parameters())
-
     def load_encoder(self, weights: Mapping[str, Tensor]) -> None:
         """Copy published encoder `weights` into the shared encoder; see `encoders.weights.load_published`."""
         load_published(self.encoder, weights)

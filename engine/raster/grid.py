@@ -52,11 +52,6 @@ class Grid:
         """Length of a step of one column and of one row, in units of the CRS."""
         return math.hypot(self.transform.a, self.transform.d), math.hypot(self.transform.b, self.transform.e)
 
-    @property
-    def rotated(self) -> bool:
-        """Whether rows and columns do not run along the axes of the CRS."""
-        return self.transform.b != 0 or self.transform.d != 0
-
     def window_bounds(self, row: int, col: int, height: int, width: int) -> Bounds:
         """Return the extent (xmin, ymin, xmax, ymax) in the CRS of a window, which may stick out of the grid."""
         corners = [(col, row), (col + width, row), (col, row + height), (col + width, row + height)]

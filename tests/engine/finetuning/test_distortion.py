@@ -13,6 +13,7 @@ from lacuna.engine.events import silent
 from lacuna.engine.finetuning.distortion import measure_distortions
 from lacuna.engine.models import registry
 from lacuna.engine.models.base import SegmentationModel
+from lacuna.engine.models.names import MODULES
 
 NAMES = ["a", "b", "c"]
 ORDER = scenarios(NAMES)
@@ -101,7 +102,7 @@ def test_too_many_scenarios_are_refused_before_any_is_measured():
 CONFIGS = {"sgma": {"encoder_options": {"width": 8, "depth": 1}, "head_width": 8}}
 
 
-@pytest.mark.parametrize("name", [name for name in registry.architectures() if name != "identity"])
+@pytest.mark.parametrize("name", list(MODULES))
 def test_it_works_with_every_architecture(name):
     torch.manual_seed(0)
     model = registry.build(name, CONFIGS.get(name, {}), {"a": 2, "b": 2, "c": 2}, 3).train()

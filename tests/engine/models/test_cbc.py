@@ -193,7 +193,7 @@ def test_private_latents_are_those_of_the_modalities_present(present):
     model = make("cbc_slp", shared_width=6, private_width=3).eval()
     images = draw(present)
     with torch.no_grad():
-        shared, private = model.shared_and_private(images)
+        shared, private = model.start.parts(*model.latents(images))
         latent, mixed = model.latents(images)
         assert list(private) == list(present)
         assert shared.shape == (2, 6, 2, 3) and all(part.shape == (2, 3, 2, 3) for part in private.values())

@@ -17,6 +17,7 @@ from lacuna.engine.models.classwise import ClassAttention
 from lacuna.engine.models.dis2 import _prepared
 from lacuna.engine.models.dis2_layers import SampleNorm, mirrored
 from lacuna.engine.models.hybrid_fusion import AttentionLayer
+from lacuna.engine.models.layers import module_key
 
 PAIR = {"rgb": 3, "ndsm": 1}
 ALL = {"optical": 4, "sar": 2, "dsm": 1, "type": 3}
@@ -75,8 +76,8 @@ def test_the_published_probabilities_are_reproduced(published):
         close(model(images).softmax(1), arrays, "prob_full")
         for case, names in SCENARIOS.items():
             close(model({name: images[name] for name in names}).softmax(1), arrays, f"prob_{case}")
-        for name, logits in model.unimodal(images).items():
-            close(logits.softmax(1), arrays, f"{name}_pred")
+        for name, maps in model.encode(images, list(images)).items():
+            close(model.auxiliary[module_key(name)](maps).softmax(1), arrays, f"{name}_pred")
 
 
 @pytest.mark.parametrize("case", SCENARIOS)

@@ -24,8 +24,6 @@ def test_bounds_and_resolution():
     assert TEN.bounds == (500000, 5499200, 501000, 5500000)
     assert TEN.resolution == (10, 10)
     assert TEN.window_bounds(-1, 2, 3, 4) == (500020, 5499980, 500060, 5500010)
-    assert not TEN.rotated
-    assert ROTATED.rotated
     assert ROTATED.resolution == pytest.approx((10, 10))
 
 
