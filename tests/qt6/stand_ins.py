@@ -20,10 +20,7 @@ from PyQt6 import QtCore, QtGui, QtWidgets
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("QtCore", "QtGui", "QtWidgets", "QtTest", "sip", "uic")
-PUT_BACK = {
-    "QtWidgets": {"QAction": QtGui.QAction, "QShortcut": QtGui.QShortcut},
-    "QtCore": {"NULL": None},
-}
+PUT_BACK = {"QtWidgets": {"QAction": QtGui.QAction, "QShortcut": QtGui.QShortcut}}
 _links = tempfile.TemporaryDirectory(prefix="lacuna-qt6-")
 
 
@@ -64,18 +61,14 @@ class QgsSettings(QtCore.QSettings):
         super().__init__(str(Path(_links.name) / "settings.ini"), QtCore.QSettings.Format.IniFormat)
 
 
-def widget(name, base, *methods, **properties):
-    """Return a class that takes the properties which forms set, and forgets them, and has methods that do nothing."""
-    made = {
-        key: QtCore.pyqtProperty(kind, lambda self: None, lambda self, value: None) for key, kind in properties.items()
-    }
-    made |= {method: lambda self, *values: None for method in methods}
-    return type(name, (base,), made)
+def widget(name, base, *methods):
+    """Return a class with `methods` that do nothing, those by which forms set the properties of QGIS's own."""
+    return type(name, (base,), {method: lambda self, *values: None for method in methods})
 
 
 WIDGETS = {
     "QgsCollapsibleGroupBox": widget(
-        "QgsCollapsibleGroupBox", QtWidgets.QGroupBox, "setCollapsed", collapsed=bool, saveCollapsedState=bool
+        "QgsCollapsibleGroupBox", QtWidgets.QGroupBox, "setCollapsed", "setSaveCollapsedState"
     ),
     "QgsDockWidget": widget("QgsDockWidget", QtWidgets.QDockWidget),
     "QgsFieldComboBox": widget("QgsFieldComboBox", QtWidgets.QComboBox),
@@ -109,7 +102,7 @@ def pytest_configure():
     for name in MODULES:
         real = importlib.import_module(f"PyQt6.{name}")
         put(f"qgis.PyQt.{name}", {**vars(real), **PUT_BACK.get(name, {})})
-    put("qgis.core", {"QgsProject": QgsProject, "QgsSettings": QgsSettings}, otherwise=True)
+    put("qgis.core", {"NULL": None, "QgsProject": QgsProject, "QgsSettings": QgsSettings}, otherwise=True)
     put("qgis.gui", WIDGETS, otherwise=True)
     put("qgis.utils", {"iface": None})
     (Path(_links.name) / "lacuna").symlink_to(ROOT, target_is_directory=True)
