@@ -175,8 +175,8 @@ def test_a_layer_of_pictures_is_refused(processing, request_):
         processing.run("lacuna:segment", {**request_, "MODALITY_2": tiles})
 
 
-def test_an_error_of_the_engine_has_its_hint(processing, request_, monkeypatch):
-    monkeypatch.setenv("LACUNA_PYTHON", "/usr/bin/python3")
+def test_an_error_of_the_engine_has_its_hint(processing, request_, bare_python, monkeypatch):
+    monkeypatch.setenv("LACUNA_PYTHON", bare_python)
     with pytest.raises(QgsProcessingException, match=r"torch.*Options"):
         processing.run("lacuna:segment", request_)
 
