@@ -10,7 +10,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 place=.cache/compat
-system='qgis python3-qgis qgis-providers'
+system='qgis python3-qgis qgis-providers python3-venv'
 tests='python3-pytest python3-pytestqt python3-pytest-timeout python3-hypothesis python3-pil'
 engine='python3-torch python3-rasterio python3-safetensors python3-pyogrio python3-shapely'
 

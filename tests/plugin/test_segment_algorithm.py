@@ -77,7 +77,9 @@ def test_the_log_has_a_line_for_each_tenth_of_the_way(processing, request_, list
     assert listener.texts[-1].startswith("36 of 36 tiles")
 
 
-def test_a_temporary_output_is_loaded_with_its_style(processing, request_, checkpoint):
+def test_a_temporary_output_is_loaded_with_its_style(processing, request_, checkpoint, monkeypatch):
+    # As in `qgis_process`: since 3.44 Processing takes no mock for the view of layers.
+    monkeypatch.setattr("processing.gui.Postprocessing.iface", None, raising=False)
     request_["OUTPUT"] = "TEMPORARY_OUTPUT"
     processing.runAndLoadResults("lacuna:segment", request_)
     (layer,) = QgsProject.instance().mapLayersByName("Classes")
