@@ -32,10 +32,10 @@ test-quick: setup ## run the tests that take less than ten seconds each
 lint: engine ## check style and common faults
 	$(PYTHON) -m ruff check .
 
-compat: engine ## try Debian 13, Debian sid and Qt 6; the first two as root, in chroots under .cache/compat
+compat: ## try Debian 13, Debian sid and Qt 6; the first two as root, in chroots under .cache/compat
 	@tools/compat.sh trixie sid qt6
 
-compat-trixie compat-sid compat-qt6: compat-%: engine ## try one of them
+compat-trixie compat-sid compat-qt6: compat-%: ## try one of them
 	@tools/compat.sh $*
 
 checkpoint: engine ## train the bundled checkpoint again, as docs/bundled-checkpoint.md tells

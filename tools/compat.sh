@@ -10,6 +10,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 place=.cache/compat
+python=/usr/bin/python3
 system='qgis python3-qgis qgis-providers python3-venv'
 tests='python3-pytest python3-pytestqt python3-pytest-timeout python3-hypothesis python3-pil'
 engine='python3-torch python3-rasterio python3-safetensors python3-pyogrio python3-shapely'
@@ -32,15 +33,17 @@ isolate() {
     exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc "$0" "$@"
 }
 
-need_debootstrap() {
-    ! command -v debootstrap >/dev/null || return 0
-    command -v apt-get >/dev/null || die "debootstrap is missing; install it and Debian's archive keys."
-    say "installing debootstrap"
+# debootstrap, and a pip of this system's own for what Debian does not have.
+need_tools() {
+    ! command -v debootstrap >/dev/null || ! $python -c 'import ensurepip' 2>/dev/null || return 0
+    command -v apt-get >/dev/null ||
+        die "debootstrap or $python with its venv module is missing; install both, and Debian's archive keys."
+    say "installing debootstrap and python3-venv"
     {
         apt-get -o DPkg::Lock::Timeout=300 -qq update &&
             DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq -y --no-install-recommends \
-                install debootstrap debian-archive-keyring
-    } || die "apt-get could not install debootstrap; its message stands above."
+                install debootstrap debian-archive-keyring python3-venv
+    } || die "apt-get could not install debootstrap and python3-venv; its message stands above."
 }
 
 # Print this system's own mirror of Debian, if apt knows one.
@@ -85,9 +88,9 @@ mount_into() {
 add_pytest_qgis() {
     wheels=$place/wheels
     rm -rf "$wheels"
-    .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --dest "$wheels" pytest-qgis ||
-        return 1
-    .venv/bin/python -m zipfile -e "$wheels"/pytest_qgis-*.whl "$1/usr/lib/python3/dist-packages"
+    $python -m venv "$wheels" &&
+        "$wheels/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$wheels" pytest-qgis &&
+        $python -m zipfile -e "$wheels"/pytest_qgis-*.whl "$1/usr/lib/python3/dist-packages"
 }
 
 fill_chroot() {
@@ -188,7 +191,7 @@ done
 case $parts in
     *trixie* | *sid*)
         isolate "$@"
-        need_debootstrap
+        need_tools
         ;;
 esac
 while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
