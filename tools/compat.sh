@@ -52,6 +52,7 @@ mirror() {
         echo "$LACUNA_DEBIAN_MIRROR"
         return
     fi
+    # shellcheck disable=SC2016  # apt fills in the variable
     found=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -E '^https?://.*/debian/?$' | head -n 1) || true
     echo "${found:-http://deb.debian.org/debian}"
 }
@@ -116,14 +117,15 @@ need_chroot() {
     say "$1: making $root; this takes some minutes and 4 GB"
     rm -rf --one-file-system "$root"
     mkdir -p "$root"
-    debootstrap --variant=minbase "$1" "$root" "$(mirror)" >"$log" 2>&1 && mount_into "$root" &&
-        fill_chroot "$root" "$log" || {
-        tail -n 15 "$log" >&2
-        printf 'compat: %s\n' "$1 could not be installed; the end of $log stands above." \
-            "In sid that can be Debian's own fault for some days. Once mended, run the same command again." >&2
-        return 1
-    }
-    printf '%s\n' "$contents" >"$root/lacuna-compat"
+    if debootstrap --variant=minbase "$1" "$root" "$(mirror)" >"$log" 2>&1 && mount_into "$root" &&
+        fill_chroot "$root" "$log"; then
+        printf '%s\n' "$contents" >"$root/lacuna-compat"
+        return 0
+    fi
+    tail -n 15 "$log" >&2
+    printf 'compat: %s\n' "$1 could not be installed; the end of $log stands above." \
+        "In sid that can be Debian's own fault for some days. Once mended, run the same command again." >&2
+    return 1
 }
 
 # Copy what git tracks, and what it would, into the chroot $1: tests there cannot touch this checkout.
@@ -155,10 +157,10 @@ try_suite() {
     name=$1
     shift
     rm -f "$place/$name.failed"
-    need_chroot "$name" && copy_checkout "$root" || {
+    if ! need_chroot "$name" || ! copy_checkout "$root"; then
         say "$name: could not be set up" >>"$place/summary"
         return 1
-    }
+    fi
     found=$(inside "$root" python3 -c "$versions")
     say "$name: $found"
     [ $# -gt 0 ] || set -- tests/plugin
@@ -168,14 +170,15 @@ try_suite() {
 try_qt6() {
     name=qt6
     rm -f "$place/$name.failed"
-    tools/setup.sh qt6 || {
+    if ! tools/setup.sh qt6; then
         say "$name: could not be set up" >>"$place/summary"
         return 1
-    }
+    fi
     found=$("$place/qt6/bin/python" -c 'from PyQt6.QtCore import PYQT_VERSION_STR as p, QT_VERSION_STR as q
 print(f"PyQt {p}, Qt {q}")')
     # Beside its own tests those of the plugin that need no QGIS, but Qt.
-    [ $# -gt 0 ] || set -- tests/qt6 $(printf 'tests/plugin/test_%s.py ' curves comparison_table probability_bars)
+    [ $# -gt 0 ] || set -- tests/qt6 tests/plugin/test_curves.py tests/plugin/test_comparison_table.py \
+        tests/plugin/test_probability_bars.py
     summarise env QT_QPA_PLATFORM=offscreen PYTHONPATH=tests/qt6 "$place/qt6/bin/pytest" -q -p stand_ins "$@"
 }
 
