@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
 SOURCES = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in folder.rglob("*.py"))]
 # In this one file what differs between versions is asked for first.
-SOURCES = sorted(path for path in SOURCES if path != ROOT / "compat.py" and b"from qgis" in path.read_bytes())
+SOURCES = sorted(path for path in SOURCES if path.name != "compat.py" and b"from qgis" in path.read_bytes())
 
 
 def load_finder():
