@@ -2,13 +2,14 @@
 # The commands of a developer. On a fresh Debian 12 `make demo` and `make test` install what they need; see CONTRIBUTING.md.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engine test-plugin test-quick lint checkpoint package clean setup engine qgis
+.PHONY: help demo test test-engine test-plugin test-quick lint compat compat-trixie compat-sid compat-qt6 checkpoint \
+        package clean setup engine qgis
 
 PYTHON := .venv/bin/python
 QGIS_TEST := QT_QPA_PLATFORM=offscreen .venv-qgis/bin/pytest
 
 help: ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z0-9 -]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 setup: ## install what is missing, and do no more
 	@tools/setup.sh engine qgis-tests
@@ -19,17 +20,23 @@ demo: qgis ## classify the sample scene inside QGIS, four times; maps and a pict
 test: setup test-engine test-plugin lint ## run every test and check
 
 test-engine: engine ## run the engine's tests and those of the zip (no QGIS needed)
-	$(PYTHON) -m pytest tests/engine tests/test_package.py
+	$(PYTHON) -m pytest tests/engine tests/test_package.py tests/test_qt6.py
 
 test-plugin: setup ## run the plugin's tests inside QGIS, without a screen
 	$(QGIS_TEST) tests/plugin
 
 test-quick: setup ## run the tests that take less than ten seconds each
-	$(PYTHON) -m pytest -m "not slow" tests/engine tests/test_package.py
+	$(PYTHON) -m pytest -m "not slow" tests/engine tests/test_package.py tests/test_qt6.py
 	$(QGIS_TEST) -m "not slow" tests/plugin
 
 lint: engine ## check style and common faults
 	$(PYTHON) -m ruff check .
+
+compat: ## try Debian 13, Debian sid and Qt 6; the first two as root, in chroots under .cache/compat
+	@tools/compat.sh trixie sid qt6
+
+compat-trixie compat-sid compat-qt6: compat-%: ## try one of them
+	@tools/compat.sh $*
 
 checkpoint: engine ## train the bundled checkpoint again, as docs/bundled-checkpoint.md tells
 	$(PYTHON) tools/checkpoint.py

@@ -67,7 +67,7 @@ _FAULTS = (
         "Close other QGIS windows, or ask your administrator to allow the folder, and try again.",
     ),
     (
-        r"ensurepip is not available|No module named venv|No module named ensurepip",
+        r"ensurepip\s+is\s+not\s+available|No module named venv|No module named ensurepip",
         "no-venv",
         "This Python cannot make virtual environments.",
         "Install the system package python3-venv, or choose another Python as the base.",

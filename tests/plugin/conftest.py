@@ -50,6 +50,14 @@ def engine_python(monkeypatch) -> str:
     return python
 
 
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory) -> str:
+    """Return an interpreter without torch; the system's own may have Debian's."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    return str(folder / "bin" / "python")
+
+
 @pytest.fixture
 def job(tmp_path):
     """Return a job whose outputs lie in a temporary folder; for engines that only speak the protocol."""

@@ -38,6 +38,7 @@ def test_requirements_are_those_of_the_package():
         ("ERROR: No matching distribution found for torch>=2.6", "no-package"),
         ("[WinError 5] Access is denied: 'torch/lib/c10.dll'", "not-permitted"),
         ("The virtual environment was not created because ensurepip is not available.", "no-venv"),
+        ("The virtual environment was not created successfully because ensurepip is not\navailable.", "no-venv"),
         ("something else", "install-failed"),
     ],
 )

@@ -245,8 +245,8 @@ def test_an_engine_that_dies_is_explained_and_the_form_opens_again(page, engine,
     assert page.segmentButton.isEnabled()
 
 
-def test_an_interpreter_without_torch_is_a_clear_message(page, monkeypatch, qtbot, tmp_path):
-    monkeypatch.setenv("LACUNA_PYTHON", "/usr/bin/python3")
+def test_an_interpreter_without_torch_is_a_clear_message(page, bare_python, monkeypatch, qtbot, tmp_path):
+    monkeypatch.setenv("LACUNA_PYTHON", bare_python)
     with qtbot.waitSignal(page.failed, timeout=LONG) as waited:
         click(qtbot, page.segmentButton)
     assert waited.args[0].code == "engine-incomplete"
