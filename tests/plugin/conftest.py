@@ -21,9 +21,12 @@ sys.path[:] = [_links.name, *(entry for entry in sys.path if Path(entry or os.cu
 SAMPLE = CHECKOUT / "resources" / "sample"
 CHECKPOINT = CHECKOUT / "resources" / "checkpoints" / "landcover-s2-s1-dem.safetensors"
 ENGINE_PYTHON = CHECKOUT / ".venv" / "bin" / "python"
+# Torch's threads wait for each other by spinning; where other programs want the cores too, that makes an engine ten
+# times as slow. Those of the tests sleep instead: as many threads, the same bits.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plugins_folder() -> Path:
     """Return a folder of plugins that holds the checkout as `lacuna`."""
     return Path(_links.name)
@@ -40,14 +43,20 @@ def clean_settings(monkeypatch, qgis_app):
     QgsSettings().remove("lacuna")
 
 
-@pytest.fixture
-def engine_python(monkeypatch) -> str:
-    """Name the interpreter of the engine's own environment, as a developer's checkout has it."""
+@pytest.fixture(scope="session")
+def checkout_python() -> str:
+    """Return the interpreter of the engine's own environment, as a developer's checkout has it."""
     python = os.environ.get("LACUNA_TEST_PYTHON", str(ENGINE_PYTHON))
     if not Path(python).exists():
         pytest.fail(f"{python} does not exist: run `make setup`")
-    monkeypatch.setenv("LACUNA_PYTHON", python)
     return python
+
+
+@pytest.fixture
+def engine_python(checkout_python, monkeypatch) -> str:
+    """Let the plugin take the interpreter of the engine's own environment."""
+    monkeypatch.setenv("LACUNA_PYTHON", checkout_python)
+    return checkout_python
 
 
 @pytest.fixture
@@ -80,7 +89,7 @@ def engine(tmp_path):
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def checkpoint() -> str:
     """Return the path of the bundled checkpoint."""
     return str(CHECKPOINT)
@@ -155,7 +164,7 @@ def qgis_process(plugins_folder, tmp_path, engine_python):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sample_labels() -> str:
     """Return the path of the reference labels of the sample scene."""
     return str(SAMPLE / "labels.tif")
