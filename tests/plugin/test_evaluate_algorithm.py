@@ -226,6 +226,7 @@ def test_cancel_ends_the_engine_and_leaves_no_file(processing, request_, tmp_pat
     assert "AVERAGE" not in result
 
 
+@pytest.mark.slow
 def test_qgis_process(qgis_process, request_, expected, tmp_path):
     request_.update(MODALITY_1=request_["MODALITY_1"].source(), AREA_ESTIMATES=True, REPORT=tmp_path / "report.html")
     done = qgis_process(

@@ -519,6 +519,7 @@ def test_a_name_is_proposed_that_spares_the_plugin_and_what_exists(qgis_app, che
     assert default_output(str(tmp_path / "mine.safetensors")) == str(tmp_path / "mine-tuned-2.safetensors")
 
 
+@pytest.mark.slow
 def test_unloading_in_mid_training_leaves_nothing(
     qgis_iface, canvas, engine_python, prepare, fields, sample, kept, tmp_path, qtbot
 ):

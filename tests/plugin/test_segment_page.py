@@ -136,6 +136,7 @@ def test_without_radar_the_panel_says_so(page, tmp_path, qtbot, checkpoint):
     assert "100 % of the area without radar" in page.summaryLabel.text()
 
 
+@pytest.mark.slow
 def test_a_second_run_shows_in_the_same_layer(page, tmp_path, qtbot):
     segment(page, qtbot)
     count, layer = QgsProject.instance().count(), layer_of(tmp_path / "classes.tif")
@@ -283,6 +284,7 @@ def test_a_layer_of_a_picture_service_is_refused_with_a_clear_word(page):
     assert "map tiles" in row(page, "radar").coverLabel.text()
 
 
+@pytest.mark.slow
 def test_a_layer_that_only_qgis_can_read_is_exported(page, sample, tmp_path, qtbot):
     source = sample["elevation"]
     extent = source.extent()
