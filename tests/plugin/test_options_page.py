@@ -24,7 +24,7 @@ def page(qgis_app, qtbot, tmp_path, monkeypatch):
 
 def check(page, qtbot):
     qtbot.mouseClick(page.form.checkButton, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: page._task is None, timeout=120_000)
+    qtbot.waitUntil(lambda: page._task is None)
     return page.form.stateLabel.text()
 
 
@@ -59,7 +59,7 @@ def test_remove(page, tmp_path, qtbot):
     (page.folder / "file").write_text("x")
     page._show_environment()
     qtbot.mouseClick(page.form.removeButton, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: page._task is None, timeout=10_000)
+    qtbot.waitUntil(lambda: page._task is None)
     assert not page.folder.exists()
     assert "removed" in page.form.stateLabel.text()
 

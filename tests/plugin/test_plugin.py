@@ -82,7 +82,7 @@ def test_unloading_cancels_a_running_job(qgis_iface, sample, engine_python, chec
     qtbot.waitUntil(lambda: page.progressBar.value() > 0, timeout=120_000)
     plugin.unload()
     ended = (QgsTask.TaskStatus.Terminated, QgsTask.TaskStatus.Complete)
-    qtbot.waitUntil(lambda: sip.isdeleted(task) or task.status() in ended, timeout=3000)
+    qtbot.waitUntil(lambda: sip.isdeleted(task) or task.status() in ended, timeout=120_000)
     assert list(tmp_path.iterdir()) == []
 
 
