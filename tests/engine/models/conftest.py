@@ -49,33 +49,54 @@ class Rounding(TorchFunctionMode):
         return result * (1 + UNIT * (2 * drawn - 1))
 
 
-def double(images):
-    return {name: image.double() for name, image in images.items()}
-
-
-def rounding_bound(model, images, exact):
-    """Return by how much float32 may differ from `exact`, what `model`, a network in float64, makes of `images`."""
-    largest = 0.0
+def bounds(compute, exact):
+    """Return by how much float32 may differ from each of `exact`, tensors by name that `compute` makes in float64."""
+    largest = dict.fromkeys(exact, 0.0)
     for seed in range(DRAWS):
         with Rounding(seed), torch.no_grad():
-            largest = max(largest, float((model(images) - exact).abs().max()))
-    return ALLOWANCE * largest
+            found = compute()
+        for name, value in found.items():
+            largest[name] = max(largest[name], float((value - exact[name]).abs().max()))
+    return {name: ALLOWANCE * value for name, value in largest.items()}
+
+
+def check_within(found, exact, allowed):
+    """Assert that tensors in float32 differ from `exact`, those in float64, by no more than `allowed`, all by name."""
+    for name, value in exact.items():
+        assert found[name].dtype == torch.float32 and value.dtype == torch.float64
+        # What differs by more than the values themselves do would prove nothing.
+        assert 0 < allowed[name] < float(value.std())
+        difference = float((found[name] - value).abs().max())
+        said = f"{name}: float32 differs from float64 by {difference:.1e}, roundings explain {allowed[name]:.1e}"
+        assert difference <= allowed[name], said
 
 
 @pytest.fixture
-def agrees_with_double():
+def roundings_explain():
+    """A function that asserts that each of `found`, in float32, is what `compute` makes in float64, but for roundings.
+
+    All are tensors by name. What others found in float32, on a machine of theirs, is judged the same way.
+    """
+
+    def check(compute, *found):
+        with torch.no_grad():
+            exact = compute()
+        allowed = bounds(compute, exact)
+        for item in found:
+            check_within(item, exact, allowed)
+
+    return check
+
+
+@pytest.fixture
+def agrees_with_double(roundings_explain):
     """A function that runs a network in float64 and in float32, asserts that they agree, and returns the former."""
 
     def check(model, images):
-        judge = copy.deepcopy(model).double()
+        judge, given = copy.deepcopy(model).double(), {name: image.double() for name, image in images.items()}
         with torch.no_grad():
-            found, exact = model(images), judge(double(images))
-        assert found.dtype == torch.float32 and exact.dtype == torch.float64
-        bound = rounding_bound(judge, double(images), exact)
-        # What differs by more than the logits themselves do would prove nothing.
-        assert 0 < bound < float(exact.std())
-        difference = float((found - exact).abs().max())
-        assert difference <= bound, f"float32 differs from float64 by {difference:.1e}, roundings explain {bound:.1e}"
+            found, exact = model(images), judge(given)
+        roundings_explain(lambda: {"logits": judge(given)}, {"logits": found})
         return exact
 
     return check

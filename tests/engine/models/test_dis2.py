@@ -50,13 +50,13 @@ def run_branch(model, images, names):
 
 @pytest.fixture
 def published(reference, image):
-    """The arrays of the reference, the imported model and its input."""
+    """The arrays of the reference, the imported model and its input, in float64: see conftest."""
     arrays, weights = reference("dis2_k5_64x64")
     config, state = registry.architecture("dis2").import_published(weights, {"image_size": [64, 64]}, PAIR, 5)
     model = registry.build("dis2", config, PAIR, 5)
     model.load_state_dict(state)
-    stack = image(1, (2, 4, 64, 64))
-    return arrays, model.eval(), {"rgb": stack[:, :3], "ndsm": stack[:, 3:]}
+    stack = image(1, (2, 4, 64, 64)).double()
+    return arrays, model.eval().double(), {"rgb": stack[:, :3], "ndsm": stack[:, 3:]}
 
 
 SCENARIOS = {"no_ndsm": ["rgb"], "no_rgb": ["ndsm"]}
@@ -75,6 +75,12 @@ def test_the_published_probabilities_are_reproduced(published):
             close(model({name: images[name] for name in names}).softmax(1), arrays, f"prob_{case}")
         for name, logits in model.unimodal(images).items():
             close(logits.softmax(1), arrays, f"{name}_pred")
+
+
+@pytest.mark.parametrize("names", [["rgb", "ndsm"], ["rgb"], ["ndsm"]])
+def test_the_published_network_in_float32_is_as_in_float64(published, agrees_with_double, names):
+    _, model, images = published
+    agrees_with_double(model.float(), {name: images[name].float() for name in names})
 
 
 @pytest.mark.parametrize("case", SCENARIOS)
