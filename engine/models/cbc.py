@@ -32,7 +32,7 @@ from .base import SegmentationModel, TrainingSettings, reference_size
 from .encoders import build_encoder
 from .encoders.weights import load_published
 from .grids import crop_cells, enlarge, pad_to_multiple, resample_features, to_reference
-from .layers import ChannelNorm, module_key
+from .layers import ChannelNorm, at_least_single, module_key
 from .objective import cross_entropy
 from .registry import register
 
@@ -114,7 +114,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` (B, C, h, w) normalised over h and w."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = at_least_single(x)
         variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
         return ((wide - mean) * (variance + self.eps).rsqrt()).to(x.dtype)
 
