@@ -2,7 +2,7 @@
 # The commands of a developer. On a fresh Debian 12 `make demo` and `make test` install what they need; see CONTRIBUTING.md.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engine test-plugin test-quick lint checkpoint package clean setup engine qgis
+.PHONY: help demo test test-engine test-plugin test-quick test-cpus lint checkpoint package clean setup engine qgis
 
 PYTHON := .venv/bin/python
 QGIS_TEST := QT_QPA_PLATFORM=offscreen .venv-qgis/bin/pytest
@@ -27,6 +27,9 @@ test-plugin: setup ## run the plugin's tests inside QGIS, without a screen
 test-quick: setup ## run the tests that take less than ten seconds each
 	$(PYTHON) -m pytest -m "not slow" tests/engine tests/test_package.py
 	$(QGIS_TEST) -m "not slow" tests/plugin
+
+test-cpus: engine ## run everything numeric with the kernels of other processors; takes four times as long
+	@tools/test_cpus.sh
 
 lint: engine ## check style and common faults
 	$(PYTHON) -m ruff check .
