@@ -233,6 +233,7 @@ def test_wrong_images_are_refused(case, images, found):
     assert caught.value.code == "bad-input" and found in caught.value.text and caught.value.hint
 
 
+@pytest.mark.slow
 def test_it_draws_scenarios_unless_a_strategy_has_done_so(case):
     model = make(case, **({"sgf_dropout": 1.0} if case.startswith("sgma") else {})).train()
     images, target = draw(list(MODALITIES)), torch.zeros(2, 64, 64, dtype=torch.int64)

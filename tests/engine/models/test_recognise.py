@@ -47,6 +47,7 @@ def test_names_of_the_authors_are_recognised():
     assert recognise({**weights, "head.bias": torch.zeros(5)}, "mit")[0] == "mit_b1"
 
 
+@pytest.mark.slow
 def test_names_of_timm_are_recognised(reference):
     weights = reference("pvt_v2_b0_64x96")[1]
     assert recognise(weights, "pvt_v2")[0] == "pvt_v2_b0"

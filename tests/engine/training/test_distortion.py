@@ -102,6 +102,7 @@ CONFIGS = {"sgma": {"encoder_options": {"width": 8, "depth": 1}, "head_width": 8
 
 
 @pytest.mark.parametrize("name", [name for name in registry.architectures() if name != "identity"])
+@pytest.mark.slow
 def test_it_works_with_every_architecture(name):
     torch.manual_seed(0)
     model = registry.build(name, CONFIGS.get(name, {}), {"a": 2, "b": 2, "c": 2}, 3).train()
