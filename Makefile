@@ -2,13 +2,14 @@
 # The commands of a developer. On a fresh Debian 12 `make demo` and `make test` install what they need; see CONTRIBUTING.md.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engine test-plugin test-quick lint checkpoint package clean setup engine qgis
+.PHONY: help demo test test-engine test-plugin test-quick lint compat compat-trixie compat-sid compat-qt6 checkpoint \
+        package clean setup engine qgis
 
 PYTHON := .venv/bin/python
 QGIS_TEST := QT_QPA_PLATFORM=offscreen .venv-qgis/bin/pytest
 
 help: ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z0-9 -]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 setup: ## install what is missing, and do no more
 	@tools/setup.sh engine qgis-tests
@@ -19,7 +20,7 @@ demo: qgis ## classify the sample scene inside QGIS, four times; maps and a pict
 test: setup test-engine test-plugin lint ## run every test and check
 
 test-engine: engine ## run the engine's tests and those of the zip (no QGIS needed)
-	$(PYTHON) -m pytest tests/engine tests/test_package.py
+	$(PYTHON) -m pytest tests/engine tests/test_package.py tests/test_qt6.py
 
 test-plugin: setup ## run the plugin's tests inside QGIS, without a screen
 	$(QGIS_TEST) tests/plugin
@@ -28,12 +29,18 @@ test-quick: setup ## run the tests that take little time, the engine's and the p
 	@said=$$(mktemp); trap 'kill $$plugin 2>/dev/null; rm -f "$$said"' EXIT; trap 'exit 130' INT TERM; \
 	OMP_NUM_THREADS=1 $(QGIS_TEST) -m "not slow" tests/plugin >"$$said" 2>&1 & plugin=$$!; \
 	echo "The plugin's tests run meanwhile; what they say follows."; engine=0; \
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" tests/engine tests/test_package.py || engine=$$?; \
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" tests/engine tests/test_package.py tests/test_qt6.py || engine=$$?; \
 	wait $$plugin; qgis=$$?; cat "$$said"; \
 	echo "Exit status of the engine's tests: $$engine, of the plugin's: $$qgis"; [ "$$engine$$qgis" = 00 ]
 
 lint: engine ## check style and common faults
 	$(PYTHON) -m ruff check .
+
+compat: ## try Debian 13, Debian sid and Qt 6; the first two as root, in chroots under .cache/compat
+	@tools/compat.sh trixie sid qt6
+
+compat-trixie compat-sid compat-qt6: compat-%: ## try one of them
+	@tools/compat.sh $*
 
 checkpoint: engine ## train the bundled checkpoint again, as docs/bundled-checkpoint.md tells
 	$(PYTHON) tools/checkpoint.py

@@ -11,8 +11,8 @@ from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QAction
 
 from .compat import tr
+from .host.interpreters import PLUGIN_FOLDER
 from .processing.provider import LacunaProvider
-from .runtime import PLUGIN_FOLDER
 
 
 class LacunaPlugin:

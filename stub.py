@@ -14,7 +14,7 @@ from qgis.PyQt.QtCore import PYQT_VERSION_STR, QT_VERSION_STR
 LOG_TAG = "Lacuna"
 
 
-def versions() -> str:
+def system_versions() -> str:
     """Return what a report of a fault needs: system, QGIS, Qt and Python."""
     return (
         f"{platform.platform()}; QGIS {Qgis.QGIS_VERSION}; Qt {QT_VERSION_STR}; PyQt {PYQT_VERSION_STR}; "
@@ -37,7 +37,7 @@ class StubPlugin:
     def report(self) -> str:
         """Return the reason with versions and the traceback."""
         lines = traceback.format_exception(type(self.problem), self.problem, self.problem.__traceback__)
-        return f"Lacuna could not be loaded: {self.problem!r}\n{versions()}\n{''.join(lines)}"
+        return f"Lacuna could not be loaded: {self.problem!r}\n{system_versions()}\n{''.join(lines)}"
 
     def initGui(self) -> None:
         """Say in the message bar and the log that the plugin is not there."""

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from . import events, options, worker
-from .checkpoint.card import read_card
+from .checkpoint.card_file import read_card
 from .checkpoint.header import sha256
-from .checkpoint.summary import summarise
+from .checkpoint.summary import card_in_words
 from .console import JsonLines, Terminal, abandon, conclude, obey_signals
 from .errors import LacunaError, UsageError, disk_error
 from .events import Reporter
@@ -37,6 +37,7 @@ from .jobs import (
     FinetuneJob,
     ImportJob,
     Job,
+    MergeJob,
     ScenariosJob,
     SegmentJob,
     SourceSpec,
@@ -102,6 +103,7 @@ def _parser() -> _Parser:
     described = commands.add_parser("describe", help="say what a checkpoint is", allow_abbrev=False)
     described.add_argument("checkpoint", metavar="CHECKPOINT", type=_path)
     described.add_argument("--json", action="store_true", help="print the card as one line of JSON")
+    _add_merge(commands.add_parser("merge", help="make a checkpoint of its parent and adapters", allow_abbrev=False))
     _add_import(commands.add_parser("import", help="turn published weights into a checkpoint", allow_abbrev=False))
     commands.add_parser(
         "worker",
@@ -189,6 +191,22 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     add("weights", metavar="WEIGHTS", type=_path, help="a .pt, .pth, .ckpt or .safetensors file")
     add("--card", type=_path, metavar="F", help="modalities and classes (JSON); needed for dis2 and cmx")
     add("--output", required=True, type=_path, metavar="C", help="a checkpoint, or an encoder file; .safetensors")
+    _add_overwrite(parser)
+    _add_json(parser)
+
+
+def _add_merge(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=MergeJob)
+    _add_checkpoint(parser, "the checkpoint that was fine-tuned")
+    add = parser.add_argument
+    add(
+        "--adapters",
+        required=True,
+        type=_path,
+        metavar="F",
+        help="what a fine-tuning by LoRA wrote (.lora.safetensors)",
+    )
+    add("--output", required=True, type=_path, metavar="C2", help="the fine-tuned checkpoint")
     _add_overwrite(parser)
     _add_json(parser)
 
@@ -331,7 +349,7 @@ def _describe(chosen: argparse.Namespace, listener: Callable[[events.Event], Non
     except LacunaError as problem:
         listener(events.error(problem))
         return problem.exit_status
-    text = summarise(card, chosen.checkpoint, checksum)
+    text = card_in_words(card, chosen.checkpoint, checksum)
     try:
         print(json.dumps({**card.to_dict(), "sha256": checksum}) if chosen.json else text, flush=True)
     except BrokenPipeError:

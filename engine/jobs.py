@@ -88,7 +88,7 @@ class SegmentJob:
         }
         return {kind: path for kind, path in named.items() if path}
 
-    def part_paths(self) -> list[str]:
+    def unfinished_paths(self) -> list[str]:
         """Return the files or folders in which unfinished work lies; whoever kills the engine removes them."""
         paths = [*self.outputs().values(), self.record_path()]
         return [*(path + ".part" for path in paths), self.output + ".part.lock"]
@@ -136,7 +136,7 @@ class TrainJob:
 
     kind: typing.ClassVar[str] = "train"
 
-    def part_paths(self) -> list[str]:
+    def unfinished_paths(self) -> list[str]:
         """Return the files in which unfinished work lies; whoever kills the engine removes them."""
         return [self.output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
 
@@ -165,7 +165,7 @@ class ImportJob:
 
     kind: typing.ClassVar[str] = "import"
 
-    def part_paths(self) -> list[str]:
+    def unfinished_paths(self) -> list[str]:
         """Return the files in which unfinished work lies; whoever kills the engine removes them."""
         return [self.output + ".part"]
 
@@ -217,7 +217,7 @@ class EvaluateJob:
         """Return where the result goes as JSON, or None where no report is asked for."""
         return None if self.report is None else self.report + ".json"
 
-    def part_paths(self) -> list[str]:
+    def unfinished_paths(self) -> list[str]:
         """Return the files in which unfinished work lies; whoever kills the engine removes them."""
         card = os.path.realpath(self.checkpoint) if self.update_card else None
         written = [self.report, self.record_path(), card]
@@ -298,7 +298,7 @@ class FinetuneJob:
 
     kind: typing.ClassVar[str] = "finetune"
 
-    def part_paths(self) -> list[str]:
+    def unfinished_paths(self) -> list[str]:
         """Return the files in which unfinished work lies; whoever kills the engine removes them."""
         if self.plan_only:
             return []
@@ -342,7 +342,7 @@ class ScenariosJob:
     kind: typing.ClassVar[str] = "scenarios"
     output: typing.ClassVar[str] = ""
 
-    def part_paths(self) -> list[str]:
+    def unfinished_paths(self) -> list[str]:
         """Return the files in which unfinished work lies: none."""
         return []
 
@@ -353,7 +353,26 @@ class ScenariosJob:
         _check_device(self.device)
 
 
-Job = Union[SegmentJob, TrainJob, FinetuneJob, EvaluateJob, ScenariosJob, ImportJob]
+@dataclass
+class MergeJob:
+    """Make a checkpoint of its parent and an adapter file: the request behind `lacuna merge`."""
+
+    checkpoint: str
+    adapters: str
+    output: str
+    overwrite: bool = False
+
+    kind: typing.ClassVar[str] = "merge"
+
+    def unfinished_paths(self) -> list[str]:
+        """Return the files in which unfinished work lies; whoever kills the engine removes them."""
+        return [self.output + ".part"]
+
+    def check(self) -> None:
+        """Accept whatever the fields are: only the files can tell whether they fit."""
+
+
+Job = Union[SegmentJob, TrainJob, FinetuneJob, EvaluateJob, ScenariosJob, ImportJob, MergeJob]
 KINDS: dict[str, type] = {job.kind: job for job in typing.get_args(Job)}
 
 

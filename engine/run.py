@@ -13,24 +13,23 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .checkpoint.card import read_card
+from .checkpoint.card_file import read_card
 from .errors import CancelledError, LacunaError, disk_error
 from .events import Reporter
 from .jobs import EvaluateJob, FinetuneJob, Job, ScenariosJob, SegmentJob, TrainJob
-from .version import __version__
+from .version import PACKAGES, __version__
 
 # By kind of job: the module and its function, called with the job and the reporter.
 _WORK = {
     "segment": (".inference.pipeline", "segment"),
     "train": (".training.train", "train"),
-    "finetune": (".training.finetune", "finetune"),
-    "scenarios": (".training.scenarios_job", "measure_scenarios"),
-    "import": (".checkpoint.importers", "import_weights"),
+    "finetune": (".finetuning.finetune", "finetune"),
+    "scenarios": (".finetuning.scenarios_job", "measure_scenarios"),
+    "import": (".imports.importers", "import_weights"),
     "evaluate": (".evaluation.evaluate", "evaluate"),
+    "merge": (".finetuning.merge", "merge"),
 }
 _PACKAGE = __name__.rpartition(".")[0]
-# What the engine's interpreter must have (`pyproject.toml` says from which version on).
-PACKAGES = ("torch", "numpy", "rasterio", "safetensors", "pyogrio", "shapely")
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUDA_ERROR_OUT_OF_MEMORY")
 
 

@@ -15,11 +15,11 @@ from qgis.core import (
     QgsProcessingParameterString,
 )
 
-from ..client import Event
 from ..compat import tr
 from ..engine import options
 from ..engine.jobs import METHODS, PRESETS, STRATEGIES, FinetuneJob
-from ..exports import Exports
+from ..host.client import Event
+from ..host.exports import Exports
 from .labelled_algorithm import LabelledAlgorithm
 
 

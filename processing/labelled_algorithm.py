@@ -16,10 +16,10 @@ from qgis.core import (
     QgsProcessingParameterString,
 )
 
-from ..binding import gdal_name, source_specs
 from ..compat import tr
 from ..engine.errors import UsageError
-from ..exports import Exports
+from ..host.binding import gdal_name, source_specs
+from ..host.exports import Exports
 from .scene_algorithm import SceneAlgorithm
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from qgis.core import QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
-from ..runtime import PLUGIN_FOLDER
+from ..host.interpreters import PLUGIN_FOLDER
 from .evaluate_algorithm import EvaluateAlgorithm
 from .finetune_algorithm import FinetuneAlgorithm
 from .segment_algorithm import SegmentAlgorithm

@@ -24,16 +24,17 @@ from qgis.core import (
 )
 from qgis.PyQt.QtGui import QIcon
 
-from ..binding import Binding, check_modalities, gdal_name, parse_pairs
-from ..client import Event
 from ..compat import tr
 from ..engine import options
-from ..engine.checkpoint.card import Card, read_card
+from ..engine.checkpoint.card import Card
+from ..engine.checkpoint.card_file import read_card
 from ..engine.errors import CancelledError, LacunaError, UsageError
 from ..engine.jobs import Job
-from ..exports import Exports, NoExports
-from ..running import DEFAULT_CHECKPOINT, progress_words, run_job
-from ..runtime import PLUGIN_FOLDER
+from ..host.binding import Binding, gdal_name, parse_pairs
+from ..host.client import Event
+from ..host.exports import Exports, NoExports
+from ..host.interpreters import PLUGIN_FOLDER
+from ..host.run_job import DEFAULT_CHECKPOINT, progress_words, run_job
 
 T = TypeVar("T")
 MODALITIES = 6
@@ -243,7 +244,7 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
                 bindings[card.names[number]] = Binding(layer)
         self._add_details(parameters, context, card, bindings)
         if needed:
-            check_modalities(card, bindings)
+            card.check_request(bindings)
         return bindings
 
     def _add_details(

@@ -20,13 +20,13 @@ from qgis.core import (
     QgsRectangle,
 )
 
-from ..binding import source_specs
-from ..client import Event
 from ..compat import tr
 from ..engine import options
 from ..engine.errors import UsageError
 from ..engine.jobs import PRECISIONS, SegmentJob
-from ..exports import Exports
+from ..host.binding import source_specs
+from ..host.client import Event
+from ..host.exports import Exports
 from .scene_algorithm import SceneAlgorithm
 
 

@@ -153,7 +153,7 @@ def test_one_version_everywhere(metadata):
 
 
 def test_bundled_checkpoints_are_safetensors_with_a_card(plugin):
-    from lacuna.engine.checkpoint.card import read_card
+    from lacuna.engine.checkpoint.card_file import read_card
 
     found = list((plugin / "resources" / "checkpoints").glob("*.safetensors"))
     assert found
@@ -162,7 +162,7 @@ def test_bundled_checkpoints_are_safetensors_with_a_card(plugin):
 
 
 def test_readme_states_the_measured_accuracy_of_the_bundled_checkpoint():
-    from lacuna.engine.checkpoint.card import read_card
+    from lacuna.engine.checkpoint.card_file import read_card
 
     card = read_card(str(ROOT / "resources" / "checkpoints" / "landcover-s2-s1-dem.safetensors"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -20,8 +20,9 @@ import numpy as np
 import rasterio
 from demo_picture import Panel, draw, elevation_image, map_image, radar_image, true_colour_image
 
-from lacuna.engine.checkpoint.card import Card, read_card
-from lacuna.engine.evaluation.metrics import ConfusionMatrix
+from lacuna.engine.checkpoint.card import Card
+from lacuna.engine.checkpoint.card_file import read_card
+from lacuna.engine.data.confusion import ConfusionMatrix
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "resources" / "checkpoints" / "landcover-s2-s1-dem.safetensors"

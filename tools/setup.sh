@@ -4,6 +4,7 @@
 #   engine       makes .venv: torch and the engine, no QGIS
 #   qgis         installs QGIS from Debian's packages
 #   qgis-tests   the same, and makes .venv-qgis: QGIS's own Python with pytest
+#   qt6          makes .cache/compat/qt6: PyQt6 with pytest, for tools/compat.sh
 # What is already there is left as it is.
 set -eu
 cd "$(dirname "$0")/.."
@@ -97,6 +98,8 @@ fill_engine() {
 
 fill_qgis() { pip_install "$1" pytest pytest-qgis pytest-qt pytest-timeout; }
 
+fill_qt6() { pip_install "$1" PyQt6 pytest pytest-qt pytest-timeout; }
+
 check_python() {
     [ -x "$python" ] || die "$python is missing." "Install Python 3.10 or later with its venv module there."
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
@@ -108,14 +111,16 @@ check_qgis() {
         die "$python cannot import qgis." "Install QGIS 3.22 or later with its Python bindings."
 }
 
-[ $# -gt 0 ] || die "say what to prepare: engine, qgis or qgis-tests"
+[ $# -gt 0 ] || die "say what to prepare: engine, qgis, qgis-tests or qt6"
 # All packages are asked for at once, so that there is one question for a password and one answer for a person without one.
 packages='python3 python3-venv'
 for part; do
     case $part in
         engine) ;;
         qgis | qgis-tests) packages="$packages qgis python3-qgis qgis-providers" ;;
-        *) die "unknown part $part; known: engine, qgis, qgis-tests" ;;
+        # What the wheels of PyQt6 take from the system.
+        qt6) packages="$packages libegl1 libgl1 libfontconfig1 libglib2.0-0 libxkbcommon0 libdbus-1-3" ;;
+        *) die "unknown part $part; known: engine, qgis, qgis-tests, qt6" ;;
     esac
 done
 # shellcheck disable=SC2086  # the list of packages is meant to be split
@@ -126,5 +131,6 @@ for part; do
         engine) need_environment .venv fill_engine ;;
         qgis) check_qgis ;;
         qgis-tests) check_qgis && need_environment .venv-qgis fill_qgis --system-site-packages ;;
+        qt6) mkdir -p .cache/compat && need_environment .cache/compat/qt6 fill_qt6 ;;
     esac
 done

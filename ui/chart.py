@@ -9,15 +9,15 @@ from qgis.PyQt.QtCore import QRectF, Qt
 from qgis.PyQt.QtGui import QColor, QPainter, QPen, QTextOption
 from qgis.PyQt.QtWidgets import QLabel
 
-# Okabe and Ito 2008, without black and the yellow that is lost on white.
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c")
+from ..engine.palette import SERIES
+
 _STYLES = (Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine, Qt.PenStyle.DotLine, Qt.PenStyle.DashDotLine)
 
 
 def line_pen(index: int, width: float = 1.8) -> QPen:
     """Return the pen of the line number `index`: when the colours are used up, they return with dashes."""
-    pen = QPen(QColor(COLORS[index % len(COLORS)]), width)
-    pen.setStyle(_STYLES[index // len(COLORS) % len(_STYLES)])
+    pen = QPen(QColor(SERIES[index % len(SERIES)]), width)
+    pen.setStyle(_STYLES[index // len(SERIES) % len(_STYLES)])
     return pen
 
 

@@ -11,8 +11,9 @@ from qgis.PyQt.QtWidgets import QAbstractItemView, QComboBox, QHeaderView, QTabl
 
 from ..compat import tr
 from ..engine.checkpoint.card import Card
-from ..engine.checkpoint.classes import key_of, plan_classes
+from ..engine.checkpoint.classes import plan_classes
 from ..engine.errors import UsageError
+from ..engine.naming import key_of
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .value_table import ClassCombo, swatch
 

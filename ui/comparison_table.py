@@ -10,12 +10,13 @@ from qgis.PyQt.QtGui import QColor
 from qgis.PyQt.QtWidgets import QAbstractItemView, QWidget
 
 from ..compat import tr
+from ..engine.palette import BLUE, SKY, VERMILION
 from .forms import load_form
 from .number_table import Cell, NumberTable, fraction
 
 # Blue for better and vermilion for worse are told apart by most eyes; the sign says the same.
-BETTER, WORSE = "#0072b2", "#d55e00"
-_BETTER_ON_DARK, _WORSE_ON_DARK = "#56b4e9", "#ff8c42"
+BETTER, WORSE = BLUE, VERMILION
+_BETTER_ON_DARK, _WORSE_ON_DARK = SKY, "#ff8c42"
 # Changes that vanish in three digits are none.
 _NOTHING = 0.0005
 _CHANGE = 3

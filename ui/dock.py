@@ -11,11 +11,11 @@ from qgis.gui import QgsDockWidget, QgsMessageBarItem
 from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
-from .. import runtime
 from ..compat import tr
 from ..engine.errors import LacunaError
-from ..running import find_interpreter
-from ..runtime import Report
+from ..host import interpreters
+from ..host.interpreters import Report
+from ..host.run_job import find_interpreter
 from ..stub import LOG_TAG
 from .evaluate_page import EvaluatePage
 from .finetune_page import FinetunePage
@@ -87,7 +87,7 @@ class LacunaDock(QgsDockWidget):
     def check_runtime(self) -> None:
         """Ask the engine's Python in the background what it has: its devices are offered, its faults are shown."""
         self._check_task = WorkTask(
-            tr("Check the engine's Python (Lacuna)"), lambda listen, cancelled: runtime.check(find_interpreter())
+            tr("Check the engine's Python (Lacuna)"), lambda listen, cancelled: interpreters.check(find_interpreter())
         )
         self._check_task.done.connect(self._show_runtime)
         self._check_task.failed.connect(self.show_error)

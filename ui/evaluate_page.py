@@ -14,8 +14,8 @@ from qgis.PyQt.QtWidgets import QCheckBox, QWidget
 
 from ..compat import tr
 from ..engine.jobs import EvaluateJob
-from ..exports import Exports
-from ..running import BUNDLED_CHECKPOINTS, duration
+from ..host.exports import Exports
+from ..host.run_job import BUNDLED_CHECKPOINTS, duration
 from .evaluation_view import EvaluationView
 from .forms import MUTED_COLOR, WARNING_COLOR, say
 from .job_page import JobPage

@@ -17,11 +17,12 @@ from qgis.PyQt.QtWidgets import QWidget
 from ..compat import tr
 from ..engine.errors import LacunaError, disk_error
 from ..engine.jobs import FinetuneJob
-from ..exports import Exports
+from ..host.exports import Exports
 from ..settings import Settings
 from .class_plan_box import ClassPlanBox
 from .comparison_table import ComparisonTable
 from .curves import Curves
+from .finetune_state import Doing, FinetuneState
 from .finetune_words import default_output, find_parent, lineage_words, result_words
 from .forms import MUTED_COLOR, WARNING_COLOR, say
 from .job_page import JobPage
@@ -53,10 +54,7 @@ class FinetunePage(JobPage):
 
     def __init__(self, canvas: QgsMapCanvas, parent: Optional[QWidget] = None) -> None:
         super().__init__(canvas, __file__, "startButton", tr("Fine-tune a checkpoint (Lacuna)"), parent)
-        self._planning = self._then_train = self._keeping = False
-        self._asked_key = self._plan_key = self._result_path = self._report_path = self._proposed_output = (
-            self._parent_path
-        ) = ""
+        self.state = FinetuneState()
         self._scrolled: QWidget = self.scrollContents
         self._scroller = QTimer(self)
         self._scroller.setSingleShot(True)
@@ -100,9 +98,9 @@ class FinetunePage(JobPage):
         self.overlay.failed.connect(self.failed)
         self.planButton.clicked.connect(self.plan)
         self.zoomButton.clicked.connect(self._zoom)
-        self.parentButton.clicked.connect(lambda: self.set_checkpoint(self._parent_path))
+        self.parentButton.clicked.connect(lambda: self.set_checkpoint(self.state.parent))
         self.keepButton.clicked.connect(self.keep_best)
-        self.useButton.clicked.connect(lambda: self.checkpoint_made.emit(self._result_path))
+        self.useButton.clicked.connect(lambda: self.checkpoint_made.emit(self.state.result))
         self.reportButton.clicked.connect(self._open_report)
 
     def shut(self) -> None:
@@ -129,16 +127,16 @@ class FinetunePage(JobPage):
         say(self.lineageLabel, lineage_words(self.card) if self.card else "", WARNING_COLOR)
         combo = self.inputs.checkpointCombo
         paths = [combo.itemData(index) for index in range(combo.count())]
-        self._parent_path = find_parent(self.card, paths) if self.card else ""
-        self.parentButton.setVisible(bool(self._parent_path))
-        self.parentButton.setToolTip(self._parent_path)
+        self.state.parent = find_parent(self.card, paths) if self.card else ""
+        self.parentButton.setVisible(bool(self.state.parent))
+        self.parentButton.setToolTip(self.state.parent)
         self._propose_output()
 
     def _propose_output(self) -> None:
         """Propose a name for the new checkpoint, unless the analyst has chosen one."""
-        if self.inputs.checkpoint() and self.outputWidget.filePath() == self._proposed_output:
-            self._proposed_output = default_output(self.inputs.checkpoint())
-            self.outputWidget.setFilePath(self._proposed_output)
+        if self.inputs.checkpoint() and self.outputWidget.filePath() == self.state.output:
+            self.state.output = default_output(self.inputs.checkpoint())
+            self.outputWidget.setFilePath(self.state.output)
 
     def refresh(self) -> None:
         """Show what follows from the choices: cover, classes, whether the plan still holds, whether it can start."""
@@ -170,7 +168,7 @@ class FinetunePage(JobPage):
         path = self._output()
         if not path:
             return tr("Name the file of the new checkpoint.")
-        if path == self._proposed_output and not os.path.isdir(os.path.dirname(path)):
+        if path == self.state.output and not os.path.isdir(os.path.dirname(path)):
             return ""  # made when the training starts
         return output_problem(path, [self.inputs.checkpoint(), *(item.source() for item in self._layers())])
 
@@ -210,7 +208,7 @@ class FinetunePage(JobPage):
 
     def _is_fresh(self) -> bool:
         """Return whether the plan that is shown is that of the present choices."""
-        return self.plan_view.plan is not None and not self._problem() and self._plan_key == self._key()
+        return self.plan_view.plan is not None and not self._problem() and self.state.planned == self._key()
 
     def _show_plan_state(self, fresh: bool) -> None:
         """Show a plan that no longer holds as such."""
@@ -234,17 +232,16 @@ class FinetunePage(JobPage):
 
     def plan(self) -> None:
         """Have the plan made and shown; nothing is trained."""
-        self._planning, self._then_train = True, False
-        self._begin()
+        self._begin(Doing.PLANNING)
 
     def start(self) -> None:
         """Train as the plan says; one that is not there yet, or no longer holds, is made and shown first."""
-        self._planning = self._then_train = not self._is_fresh()
-        self._begin()
+        self._begin(Doing.TRAINING if self._is_fresh() else Doing.PLANNING_TO_TRAIN)
 
-    def _begin(self) -> None:
+    def _begin(self, doing: Doing) -> None:
         """Start the job under its own name."""
-        self._title = tr("Plan a fine-tuning (Lacuna)") if self._planning else tr("Fine-tune a checkpoint (Lacuna)")
+        self.state.doing = doing
+        self._title = tr("Plan a fine-tuning (Lacuna)") if doing.plans else tr("Fine-tune a checkpoint (Lacuna)")
         super().start()
 
     def _job(self, exports: Exports) -> FinetuneJob:
@@ -264,12 +261,12 @@ class FinetunePage(JobPage):
             config=exports.text("toml", toml_words(self._tables())),
             report=self._written()[1] if output else None,
             device=self.deviceCombo.currentData(),
-            plan_only=self._planning,
+            plan_only=self.state.doing.plans,
             overwrite=True,
             **self.training.fields(),
         )
-        if self._planning:
-            self._asked_key = self._key()
+        if job.plan_only:
+            self.state.asked = self._key()
             return job
         try:
             os.makedirs(os.path.dirname(output), exist_ok=True)
@@ -282,12 +279,11 @@ class FinetunePage(JobPage):
         """Show the progress, and curves where it trains; close the form meanwhile."""
         super()._show_running(running)
         self.planButton.setEnabled(not running)
-        self.keepButton.setVisible(not self._planning)
+        self.keepButton.setVisible(not self.state.doing.plans)
         self.keepButton.setEnabled(False)
-        self._keeping = False
         if not running:
             return
-        if self._planning:
+        if self.state.doing.plans:
             self.progressLabel.setText(tr("Reading labels and rasters…"))
             return
         self.progressLabel.setText(tr("Starting, and measuring the checkpoint as it is…"))
@@ -303,27 +299,27 @@ class FinetunePage(JobPage):
             self.curves.add(event)
             if len(self.curves.loss) == 1:  # the legend has come, so that the curves are higher now
                 self._scroll_to(self.curvesGroup)
-            ending = self._keeping or not self.cancelButton.isEnabled()
+            ending = self.state.doing is Doing.CONCLUDING or not self.cancelButton.isEnabled()
             self.keepButton.setEnabled(event.get("best_epoch", 0) > 0 and not ending)
             if "probabilities" in event:
                 self.plan_view.show_measured(event["probabilities"])
 
     def _warn(self, text: str) -> None:
         """Tell a warning, unless it stands in the plan, where it is read."""
-        if not self._planning and text not in (self.plan_view.plan or {}).get("warnings", ()):
+        if not self.state.doing.plans and text not in (self.plan_view.plan or {}).get("warnings", ()):
             super()._warn(text)
 
     def keep_best(self) -> None:
         """End the training with the best checkpoint so far; the result follows."""
         if self.task is not None:
-            self._keeping = True
+            self.state.doing = Doing.CONCLUDING
             self.keepButton.setEnabled(False)
             self.progressLabel.setText(tr("Stopping; the best epoch so far is measured and written…"))
             self.task.conclude()
 
     def _conclude(self, result: dict[str, Any]) -> None:
         """Show a plan and go on to train where that was asked and nothing speaks against it; or show the result."""
-        if not self._planning:
+        if not self.state.doing.plans:
             super()._conclude(result)
             return
         try:
@@ -331,7 +327,7 @@ class FinetunePage(JobPage):
         finally:
             self._end_task()
         self.planned.emit(result)
-        if self._then_train and self._is_fresh():
+        if self.state.doing is Doing.PLANNING_TO_TRAIN and self._is_fresh():
             if result["warnings"]:
                 say(self.summaryLabel, tr("Read the warnings of the plan; the next click trains."), WARNING_COLOR)
             else:
@@ -339,7 +335,7 @@ class FinetunePage(JobPage):
 
     def _show_plan(self, plan: dict[str, Any]) -> None:
         """Show a plan on the page and on the map."""
-        self._plan_key = self._asked_key
+        self.state.planned = self.state.asked
         self.plan_view.show_plan(plan, list(self.inputs.layers()))
         self._draw_split()
         self._scroll_to(self.planGroup)
@@ -359,27 +355,27 @@ class FinetunePage(JobPage):
 
     def _finish(self, job: FinetuneJob, result: dict[str, Any]) -> None:
         """Show what was gained and what can be done with it."""
-        self._result_path, self._report_path = result["checkpoint"], result.get("report") or ""
-        Settings().add_recent_checkpoint(self._result_path)
+        self.state.result, self.state.report = result["checkpoint"], result.get("report") or ""
+        Settings().add_recent_checkpoint(self.state.result)
         self.comparison.show_result(result)
         say(self.resultLabel, result_words(result, job.checkpoint))
-        self.reportButton.setEnabled(bool(self._report_path))
+        self.reportButton.setEnabled(bool(self.state.report))
         self.resultGroup.show()
-        say(self.summaryLabel, tr("Done: {}").format(os.path.basename(self._result_path)))
+        say(self.summaryLabel, tr("Done: {}").format(os.path.basename(self.state.result)))
         self._propose_output()
         self._scroll_to(self.resultGroup)
 
     def _fail(self, problem: LacunaError) -> None:
         """Say what went wrong, and what is left of a training."""
-        part = not self._planning and os.path.exists(self.task.job.output + ".part")
+        unfinished = not self.state.doing.plans and os.path.exists(self.task.job.output + ".part")
         super()._fail(problem)
         words = problem.text
-        if part:
+        if unfinished:
             words += " " + tr("What was learned is kept: the same choices go on where it stopped.")
         say(self.summaryLabel, words, WARNING_COLOR)
 
     def _open_report(self) -> None:
-        QDesktopServices.openUrl(QUrl.fromLocalFile(self._report_path))
+        QDesktopServices.openUrl(QUrl.fromLocalFile(self.state.report))
 
     def _scroll_to(self, part: QWidget) -> None:
         """Bring a part of the page into view, once it has its place; its head, where it is higher than the view."""

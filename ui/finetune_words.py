@@ -10,9 +10,10 @@ from typing import Any
 from qgis.core import QgsApplication
 
 from ..compat import tr
-from ..engine.checkpoint.card import Card, read_card
+from ..engine.checkpoint.card import Card
+from ..engine.checkpoint.card_file import read_card
 from ..engine.errors import LacunaError
-from ..running import BUNDLED_CHECKPOINTS, duration
+from ..host.run_job import BUNDLED_CHECKPOINTS, duration
 
 
 def lineage_words(card: Card) -> str:

@@ -11,18 +11,19 @@ from qgis.core import QgsProject, QgsRasterLayer
 from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QFileDialog, QWidget
 
-from ..binding import Binding, check_modalities, guess, source_specs
 from ..compat import tr
-from ..engine.checkpoint.card import Card, read_card
+from ..engine.checkpoint.card import Card
+from ..engine.checkpoint.card_file import read_card
 from ..engine.errors import LacunaError
 from ..engine.jobs import SourceSpec
-from ..exports import Exports
-from ..running import BUNDLED_CHECKPOINTS
+from ..host.binding import Binding, guess, source_specs
+from ..host.exports import Exports
+from ..host.run_job import BUNDLED_CHECKPOINTS
 from ..settings import Settings
 from .card_text import card_html, classes_html
 from .forms import load_form, say
 from .modality_row import ModalityRow
-from .outline import Grid, cover, reference_grid
+from .outline import OutlineGrid, cover, reference_grid
 
 
 class ModelInputs(QWidget):
@@ -170,11 +171,11 @@ class ModelInputs(QWidget):
         """Return what a job says of the bound modalities; as `binding.source_specs`."""
         return source_specs(self.card, self.bindings(), exports, extent)
 
-    def grid(self) -> Optional[Grid]:
+    def grid(self) -> Optional[OutlineGrid]:
         """Return the reference grid of the layers that can serve, or None where there is none yet."""
         return reference_grid(self.card, self.layers()) if self.card else None
 
-    def show_cover(self, grid: Optional[Grid]) -> dict[str, float]:
+    def show_cover(self, grid: Optional[OutlineGrid]) -> dict[str, float]:
         """Show in each row how much of `grid` its layer covers, and return these shares (0 to 1)."""
         shares = {name: cover(layer, grid) for name, layer in self.layers().items()} if grid else {}
         for row in self.rows:
@@ -189,7 +190,7 @@ class ModelInputs(QWidget):
             if row.problem():
                 return row.problem()
         try:
-            check_modalities(self.card, self.layers())
+            self.card.check_request(self.layers())
         except LacunaError as problem:
             return str(problem)
         return ""

@@ -14,8 +14,8 @@ from ..compat import tr
 from ..engine.checkpoint.card import Card
 from ..engine.errors import LacunaError
 from ..engine.jobs import Job
-from ..exports import Exports
-from ..running import progress_words
+from ..host.exports import Exports
+from ..host.run_job import progress_words
 from ..settings import Settings
 from ..stub import LOG_TAG
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say

@@ -26,8 +26,9 @@ from qgis.core import (
 
 from ..compat import tr
 from ..engine.checkpoint.card import ClassInfo
-from ..engine.checkpoint.classes import key_of, propose_matches
+from ..engine.checkpoint.classes import propose_matches
 from ..engine.errors import CancelledError, LacunaError
+from ..engine.naming import key_of
 
 # More than this are measurements or names of places, not classes.
 MAX_VALUES = 256

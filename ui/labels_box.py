@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -22,38 +21,24 @@ from qgis.core import (
     QgsVectorLayerFeatureSource,
     QgsWkbTypes,
 )
-from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import QFileDialog, QWidget
 
-from ..binding import gdal_name
 from ..compat import tr
 from ..engine.checkpoint.card import Card
 from ..engine.errors import LacunaError
-from ..exports import Exports
+from ..host.binding import gdal_name
+from ..host.exports import Exports
 from ..settings import Settings
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .label_values import LabelValues, field_reader, guess_field, raster_reader
 from .layer_choice import LayerChoice
-from .outline import Grid, cover, settle_extent
+from .layer_watch import FEW, LayerWatch
+from .outline import OutlineGrid, cover, settle_extent
 from .task import WorkTask
 from .value_table import ValueTable
 
-# Up to so many features are read at once, which takes milliseconds.
-_DIRECT = 5000
 _NAMED = 5
-# After each of these the values are read again.
-_EDITS = (
-    "featureAdded",
-    "featureDeleted",
-    "attributeValueChanged",
-    "geometryChanged",
-    "afterRollBack",
-    "editingStopped",
-    "updatedFields",
-    "subsetStringChanged",
-    "dataChanged",
-)
 
 
 class LabelsBox(QWidget):
@@ -81,12 +66,11 @@ class LabelsBox(QWidget):
         self._card: Optional[Card] = None
         self._choice = LayerChoice(self.layerCombo)
         self._shown: Optional[QgsMapLayer] = None
-        self._watched: Optional[QgsMapLayer] = None
+        self._watch = LayerWatch(self)
         self._found: Optional[LabelValues] = None
         self._fault = ""
         # None: it was deleted, so that the analyst must choose another.
         self._field: Optional[str] = ""
-        self._edits = 0
         self._task: Optional[WorkTask] = None
         # By layer and field, so that a choice is still there when the analyst comes back to them.
         self._choices: dict[tuple[str, str], dict[str, str]] = {}
@@ -101,6 +85,8 @@ class LabelsBox(QWidget):
         self._later.setSingleShot(True)
         self._later.setInterval(100)
         self._later.timeout.connect(self._read)
+        self._watch.edited.connect(self._later.start)
+        self._watch.selected.connect(self._later.start)
         self.layerCombo.currentIndexChanged.connect(self._choose_layer)
         self.browseButton.clicked.connect(self._browse)
         self.fieldCombo.fieldChanged.connect(self._read)
@@ -113,7 +99,7 @@ class LabelsBox(QWidget):
         """Stop reading and let go of the layer."""
         self._later.stop()
         self._drop_task()
-        self._watch(None)
+        self._watch.follow(None)
 
     def set_card(self, card: Optional[Card]) -> None:
         """Offer the classes of `card`; choices that are none of them are forgotten."""
@@ -154,7 +140,7 @@ class LabelsBox(QWidget):
         """Choose the field that holds the class of each polygon."""
         self.fieldCombo.setField(name)
 
-    def problem(self, grid: Optional[Grid] = None) -> str:
+    def problem(self, grid: Optional[OutlineGrid] = None) -> str:
         """Return why the labels cannot be used yet, on `grid` if it is given, or an empty string."""
         problem = self._layer_problem() or self._values_problem()
         if not problem and grid is not None and cover(self.layer(), grid) == 0:
@@ -204,18 +190,7 @@ class LabelsBox(QWidget):
         Args:
             fields: that count beside the one of the class.
         """
-        layer = self.layer()
-        if not isinstance(layer, QgsVectorLayer):
-            return ""
-        if not 0 <= layer.featureCount() <= _DIRECT:
-            return str(self._edits)
-        indexes = [layer.fields().lookupField(name) for name in (self.field(), *fields) if name]
-        # Saving gives new polygons other numbers and perhaps another place, but changes nothing of what they say.
-        features = layer.getFeatures(QgsFeatureRequest().setSubsetOfAttributes(indexes))
-        said = sorted(
-            f"{item.geometry().asWkb().data().hex()} {[str(item[index]) for index in indexes]}" for item in features
-        )
-        return hashlib.sha256("\n".join(said).encode()).hexdigest()
+        return self._watch.content([name for name in (self.field(), *fields) if name])
 
     def _layer_problem(self) -> str:
         """Return what is wrong with layer and field, or an empty string."""
@@ -263,8 +238,7 @@ class LabelsBox(QWidget):
         if layer is self._shown and layer is not None:
             return
         self._shown = layer
-        self._edits += 1
-        self._watch(layer)
+        self._watch.follow(layer)
         vector = isinstance(layer, QgsVectorLayer)
         self.fieldPanel.setVisible(vector)
         self.fieldCombo.blockSignals(True)
@@ -298,25 +272,6 @@ class LabelsBox(QWidget):
         if name:
             self.set_field(name)
 
-    def _watch(self, layer: Optional[QgsMapLayer]) -> None:
-        """Follow the edits of `layer`, and no longer those of the one before."""
-        before, self._watched = self._watched, layer
-        for watched, connect in ((before, False), (layer, True)):
-            if watched is None or sip.isdeleted(watched):
-                continue
-            if isinstance(watched, QgsVectorLayer):
-                chosen = watched.selectionChanged
-                chosen.connect(self._follow_selection) if connect else chosen.disconnect(self._follow_selection)
-            for signal in (getattr(watched, name) for name in _EDITS if hasattr(watched, name)):
-                signal.connect(self._follow_edit) if connect else signal.disconnect(self._follow_edit)
-
-    def _follow_selection(self) -> None:
-        self._later.start()
-
-    def _follow_edit(self) -> None:
-        self._edits += 1
-        self._later.start()
-
     def _read(self) -> None:
         """Read the values: at once where they are few, else in the background."""
         self._drop_task()
@@ -331,7 +286,7 @@ class LabelsBox(QWidget):
             reader = raster_reader(layer)
         else:
             reader = field_reader(layer, self.field(), self.selectedCheck.isChecked())
-            if 0 <= layer.featureCount() <= _DIRECT:
+            if 0 <= layer.featureCount() <= FEW:
                 self._read_directly(reader)
                 return
         self._task = WorkTask(tr("Read the labels (Lacuna)"), lambda listen, cancelled: reader(cancelled))

@@ -9,10 +9,10 @@ from qgis.core import QgsMapLayerProxyModel, QgsRasterLayer
 from qgis.PyQt.QtCore import Qt, pyqtSignal
 from qgis.PyQt.QtWidgets import QComboBox, QFileDialog, QLabel, QWidget
 
-from ..binding import Binding, band_names, gdal_name, match_bands
 from ..compat import tr
 from ..engine.checkpoint.card import Modality
 from ..engine.errors import LacunaError
+from ..host.binding import Binding, band_names, gdal_name, match_bands
 from ..settings import Settings
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .layer_choice import LayerChoice

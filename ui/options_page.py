@@ -12,14 +12,14 @@ from qgis.gui import QgsFileWidget, QgsOptionsPageWidget, QgsOptionsWidgetFactor
 from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QVBoxLayout, QWidget
 
-from .. import environment, runtime
 from ..compat import tr
 from ..engine.errors import LacunaError
 from ..engine.version import __version__
-from ..running import find_interpreter
-from ..runtime import Interpreter, Report
+from ..host import environment, interpreters
+from ..host.interpreters import Interpreter, Report
+from ..host.run_job import find_interpreter
 from ..settings import Settings
-from ..stub import versions
+from ..stub import system_versions
 from .forms import WARNING_COLOR, load_form, say
 from .task import WorkTask
 
@@ -68,7 +68,7 @@ class OptionsPage(QgsOptionsPageWidget):
     @property
     def folder(self) -> Path:
         """Where the isolated environment lies."""
-        return runtime.environment_folder(QgsApplication.qgisSettingsDirPath())
+        return interpreters.environment_folder(QgsApplication.qgisSettingsDirPath())
 
     def apply(self) -> None:
         """Keep the chosen interpreter: the options were accepted."""
@@ -83,10 +83,12 @@ class OptionsPage(QgsOptionsPageWidget):
         for build, words in (("cpu", tr("for the CPU")), ("cuda", tr("for NVIDIA graphics cards (CUDA)"))):
             self.form.buildCombo.addItem(tr("{}, about {:g} GB").format(words, environment.SIZE[build]), build)
         self.form.log.hide()
-        variable = os.environ.get(runtime.VARIABLE)
+        variable = os.environ.get(interpreters.VARIABLE)
         say(
             self.form.stateLabel,
-            tr("The variable {} is set to {} and goes first.").format(runtime.VARIABLE, variable) if variable else "",
+            tr("The variable {} is set to {} and goes first.").format(interpreters.VARIABLE, variable)
+            if variable
+            else "",
         )
 
     def check(self) -> None:
@@ -95,7 +97,7 @@ class OptionsPage(QgsOptionsPageWidget):
         profile = QgsApplication.qgisSettingsDirPath()
         self._start(
             tr("Check the engine's Python (Lacuna)"),
-            lambda listen, cancelled: runtime.check(runtime.find(chosen, profile)),
+            lambda listen, cancelled: interpreters.check(interpreters.find(chosen, profile)),
             self._show_report,
         )
         say(self.form.stateLabel, tr("Checking…"))
@@ -112,7 +114,7 @@ class OptionsPage(QgsOptionsPageWidget):
             base = environment.base_python(chosen if _is_base(chosen) else "")
             say_line(tr("Made from {}").format(base))
             python = environment.create(folder, base, build, say_line, cancelled, proxy)
-            return runtime.check(Interpreter(python, "environment"))
+            return interpreters.check(Interpreter(python, "environment"))
 
         self.form.log.clear()
         self.form.log.show()
@@ -185,7 +187,7 @@ class OptionsPage(QgsOptionsPageWidget):
 
     def _copy_report(self) -> None:
         """Put a report of versions and state on the clipboard, without the name of the home folder."""
-        lines = [f"Lacuna {__version__}", versions(), self.form.stateLabel.text()]
+        lines = [f"Lacuna {__version__}", system_versions(), self.form.stateLabel.text()]
         try:
             lines.append(f"Engine: {find_interpreter()}")
         except LacunaError as problem:

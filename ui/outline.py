@@ -30,7 +30,7 @@ METRES_PER_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True)
-class Grid:
+class OutlineGrid:
     """CRS, extent and pixel size of an output."""
 
     crs: QgsCoordinateReferenceSystem
@@ -48,13 +48,13 @@ class Grid:
         """Rows."""
         return max(1, round(self.extent.height() / self.pixel_y))
 
-    def cut(self, part: QgsRectangle) -> Optional[Grid]:
+    def cut(self, part: QgsRectangle) -> Optional[OutlineGrid]:
         """Return the part of this grid that covers `part`, snapped outwards to pixels; None if they do not meet."""
         part = part.intersect(self.extent)
         if part.isEmpty():
             return None
         left, top = self.extent.xMinimum(), self.extent.yMaximum()
-        return Grid(
+        return OutlineGrid(
             self.crs,
             QgsRectangle(
                 left + math.floor((part.xMinimum() - left) / self.pixel_x + 1e-6) * self.pixel_x,
@@ -78,12 +78,12 @@ class Grid:
         return f"{pixel} {unit}, {name}, {self.width} x {self.height}"
 
 
-def layer_grid(layer: QgsRasterLayer) -> Grid:
+def layer_grid(layer: QgsRasterLayer) -> OutlineGrid:
     """Return the grid of a layer."""
-    return Grid(layer.crs(), layer.extent(), layer.rasterUnitsPerPixelX(), layer.rasterUnitsPerPixelY())
+    return OutlineGrid(layer.crs(), layer.extent(), layer.rasterUnitsPerPixelX(), layer.rasterUnitsPerPixelY())
 
 
-def reference_grid(card: Card, layers: Mapping[str, QgsRasterLayer]) -> Optional[Grid]:
+def reference_grid(card: Card, layers: Mapping[str, QgsRasterLayer]) -> Optional[OutlineGrid]:
     """Return the grid of the card's reference modality if it is bound, else of the finest layer, or None."""
     if card.reference in layers:
         return layer_grid(layers[card.reference])
@@ -91,7 +91,7 @@ def reference_grid(card: Card, layers: Mapping[str, QgsRasterLayer]) -> Optional
     return min(grids, key=_ground_area, default=None)
 
 
-def _ground_area(grid: Grid) -> float:
+def _ground_area(grid: OutlineGrid) -> float:
     """Return roughly the area of a pixel in square metres."""
     area = grid.pixel_x * grid.pixel_y
     return area * METRES_PER_DEGREE**2 if grid.crs.isGeographic() else area
@@ -115,7 +115,7 @@ def settle_extent(layer: Optional[QgsVectorLayer]) -> None:
             layer.updateExtents()
 
 
-def cover(layer: QgsMapLayer, grid: Grid) -> float:
+def cover(layer: QgsMapLayer, grid: OutlineGrid) -> float:
     """Return the share (0 to 1) of the grid's extent that lies inside the extent of `layer`."""
     outline = QgsGeometry.fromRect(layer.extent())
     if layer.crs() != grid.crs:
@@ -128,7 +128,7 @@ def cover(layer: QgsMapLayer, grid: Grid) -> float:
     return min(1.0, max(0.0, outline.intersection(whole).area() / whole.area()))
 
 
-def tile_count(grid: Grid, tile: tuple[int, int], overlap: int, stride: int) -> int:
+def tile_count(grid: OutlineGrid, tile: tuple[int, int], overlap: int, stride: int) -> int:
     """Return how many tiles of `tile` rows and columns, overlapping by at least `overlap` pixels, cover the grid.
 
     The rule is that of `engine.raster.tiles.plan_axis`: origins are multiples of the model's output `stride`.

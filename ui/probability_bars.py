@@ -11,7 +11,8 @@ from qgis.PyQt.QtGui import QColor, QFocusEvent, QFontMetrics, QKeyEvent, QMouse
 from qgis.PyQt.QtWidgets import QDoubleSpinBox, QSizePolicy, QToolTip, QWidget
 
 from ..compat import tr
-from .chart import COLORS, Chart, draw_text
+from ..engine.palette import SERIES
+from .chart import Chart, draw_text
 
 STEP = 0.01
 # Full lengths of a bar; the one taken leaves room to drag the longest bar further.
@@ -136,7 +137,7 @@ class ProbabilityBars(Chart):
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(self.ink(0.08))
         painter.drawRoundedRect(place, 2, 2)
-        fill = QColor(COLORS[1] if self.is_edited() else COLORS[0])
+        fill = QColor(SERIES[1] if self.is_edited() else SERIES[0])
         fill.setAlphaF(1.0 if self.isEnabled() else 0.4)
         painter.setBrush(fill)
         painter.drawRoundedRect(

@@ -11,7 +11,7 @@ from qgis.core import QgsProject, QgsRasterLayer
 
 from ..compat import tr
 from ..engine.jobs import SegmentJob
-from ..running import duration
+from ..host.run_job import duration
 
 
 def show_outputs(job: SegmentJob) -> list[QgsRasterLayer]:

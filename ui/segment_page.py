@@ -19,12 +19,12 @@ from qgis.PyQt.QtWidgets import QWidget
 
 from ..compat import tr
 from ..engine.jobs import PRECISIONS, SegmentJob
-from ..exports import Exports
-from ..running import duration
+from ..host.exports import Exports
+from ..host.run_job import duration
 from ..settings import Settings
 from .forms import MUTED_COLOR, WARNING_COLOR, say
 from .job_page import JobPage
-from .outline import Grid, settle_extent, tile_count, transformed
+from .outline import OutlineGrid, settle_extent, tile_count, transformed
 from .results import output_path, output_problem, show_outputs, summary_words
 from .score_bars import ScoreBars, score_words
 
@@ -40,7 +40,7 @@ class SegmentPage(JobPage):
 
     def __init__(self, canvas: QgsMapCanvas, parent: Optional[QWidget] = None) -> None:
         super().__init__(canvas, __file__, "segmentButton", tr("Segment a scene (Lacuna)"), parent)
-        self._grid: Optional[Grid] = None
+        self._grid: Optional[OutlineGrid] = None
         self.scoreBars = ScoreBars(self.scoresGroup)
         self.scoresLayout.insertWidget(1, self.scoreBars)
         self._fill_choices()
@@ -97,7 +97,7 @@ class SegmentPage(JobPage):
         problem = self._problem(layers, whole)
         self.show_readiness(problem, "" if problem else self._estimate())
 
-    def _cut(self, whole: Grid) -> Optional[Grid]:
+    def _cut(self, whole: OutlineGrid) -> Optional[OutlineGrid]:
         """Return the part of the `whole` grid that is asked for; None if there is nothing in it."""
         if self.wholeRadio.isChecked():
             return whole
@@ -128,7 +128,7 @@ class SegmentPage(JobPage):
         on = self.card.scores_on
         say(self.scoresNote, tr("Measured on {}; elsewhere it may differ.").format(on) if on else "", MUTED_COLOR)
 
-    def _problem(self, layers: dict[str, QgsRasterLayer], whole: Optional[Grid]) -> str:
+    def _problem(self, layers: dict[str, QgsRasterLayer], whole: Optional[OutlineGrid]) -> str:
         """Return why the job cannot start, or an empty string."""
         problem = self.inputs.problem()
         if problem:

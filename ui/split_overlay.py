@@ -20,15 +20,11 @@ from qgis.PyQt.QtGui import QColor
 
 from ..compat import POLYGON_GEOMETRY, tr
 from ..engine.errors import LacunaError
+from ..engine.palette import SIDES
 from .forms import chip
 
-# Told apart by most eyes, on imagery and on white; the second number is the opacity of the filling (0 to 255).
-_COLORS = {
-    "training": ("#56b4e9", 60),
-    "validation": ("#e69f00", 110),
-    "gap": ("#5f5f5f", 110),
-    "test": ("#009e73", 110),
-}
+# Of the filling, from 0 to 255; training covers most of the ground, which is to be seen.
+_OPACITIES = {"training": 60, "validation": 110, "gap": 110, "test": 110}
 # Points put between the corners of a block before it is reprojected, so that its sides bend as they should.
 _BETWEEN = 7
 
@@ -98,7 +94,7 @@ class SplitOverlay(QObject):
 
     def _band(self, side: str) -> QgsRubberBand:
         """Return an empty rubber band in the colour of a side."""
-        name, opacity = _COLORS[side]
+        name, opacity = SIDES[side], _OPACITIES[side]
         band = QgsRubberBand(self.canvas, POLYGON_GEOMETRY)
         fill = QColor(name)
         fill.setAlpha(opacity)
@@ -140,4 +136,4 @@ def legend_html(regions: list[dict[str, Any]]) -> str:
         "test": tr("test"),
     }
     found = {region["side"] for region in regions}
-    return " ".join(chip(names[side], _COLORS[side][0]) for side in _COLORS if side in found)
+    return " ".join(chip(names[side], color) for side, color in SIDES.items() if side in found)

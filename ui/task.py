@@ -13,8 +13,8 @@ from qgis.PyQt.QtCore import pyqtSignal
 from ..compat import tr
 from ..engine.errors import CancelledError, LacunaError
 from ..engine.jobs import Job
-from ..exports import Exports
-from ..running import run_job
+from ..host.exports import Exports
+from ..host.run_job import run_job
 
 
 class WorkTask(QgsTask):

@@ -12,7 +12,7 @@ from qgis.PyQt.QtWidgets import QAbstractItemView, QComboBox, QHeaderView, QTabl
 
 from ..compat import tr
 from ..engine.checkpoint.card import ClassInfo
-from ..engine.checkpoint.classes import key_of
+from ..engine.naming import key_of
 from .forms import WARNING_COLOR
 from .label_values import LabelValues, Meaning, propose
 

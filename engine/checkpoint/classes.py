@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ..errors import UsageError
+from ..naming import key_of
+from ..palette import CLASSES
 from .card import MAX_CLASSES, ClassInfo
 
 _ALIKE = 0.75
-# For classes that are added without a colour: told apart by most eyes (Okabe and Ito 2008).
-_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 
 
 @dataclass(frozen=True)
@@ -138,15 +138,6 @@ def _wishes(
     return {value: follow.get(key_of(name), name).strip() for value, name in found.items()}
 
 
-def key_of(value: Any) -> str:
-    """Return what values are compared by: text without case, numbers as they are written shortest, "" for none."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip().casefold()
-
-
 def _group(
     classes: Sequence[ClassInfo], merged: Mapping[int, str], dropped: Sequence[int]
 ) -> list[tuple[ClassInfo, list[int]]]:
@@ -186,7 +177,7 @@ def _free(pattern: ClassInfo, taken: Sequence[ClassInfo]) -> ClassInfo:
     values = {item.value for item in taken}
     free = next(value for value in range(1, MAX_CLASSES + 2) if value not in values)
     value = pattern.value if 0 <= pattern.value <= MAX_CLASSES and pattern.value not in values else free
-    return ClassInfo(value, pattern.name, pattern.color or _COLORS[len(taken) % len(_COLORS)])
+    return ClassInfo(value, pattern.name, pattern.color or CLASSES[len(taken) % len(CLASSES)])
 
 
 def _similar(key: str, names: Mapping[str, str]) -> Optional[str]:

@@ -6,22 +6,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .card import Card, Modality
+from .card import MAX_CLASSES, MAX_MODALITIES, RESAMPLINGS, SCALINGS, Card, Modality
 
-MAX_MODALITIES = 16
-MAX_CLASSES = 65534
-RESAMPLINGS = ("nearest", "bilinear", "cubic")
-# The steps of a scaling chain and their parameters, as in `docs/checkpoint.md`.
-SCALINGS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "offset_scale": ("offset", "scale"),
-    "min_max": ("minimum", "maximum"),
-    "clip": ("minimum", "maximum"),
-    "z_score": ("mean", "std"),
-}
 STATISTICS = ("minimum", "maximum", "mean", "std", "p01", "p99")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}\Z")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")

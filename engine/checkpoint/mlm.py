@@ -9,12 +9,9 @@ Object, Resize Enum, Model Output Object, Model Asset) and JSON schema; bands in
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
-from .faults import SCALINGS
-
-if TYPE_CHECKING:
-    from .card import Card, Modality
+from .card import SCALINGS, Card, Modality
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 _RESIZE = {"nearest": "interpolation-nearest", "bilinear": "interpolation-linear", "cubic": "interpolation-cubic"}

@@ -20,6 +20,7 @@ from ..errors import LacunaError, disk_error
 from ..models.base import SegmentationModel
 from ..models.registry import build
 from .card import Card
+from .card_file import card_from_metadata, card_metadata
 from .header import metadata_of, read_header, sha256
 
 __all__ = ["load", "rewrite_card", "save", "sha256", "write_tensors"]
@@ -46,7 +47,7 @@ def save(path: str, model: nn.Module | Mapping[str, Tensor], card: Card, *, half
         LacunaError: `bad-card`; `bad-weights`, for numbers that are not finite (or too large for float16); `disk-full`,
             `not-permitted` or `file-error`.
     """
-    metadata = card.to_metadata()
+    metadata = card_metadata(card)
     state = model.state_dict() if isinstance(model, nn.Module) else model
     write_tensors(path, state, metadata, half=half)
 
@@ -68,7 +69,7 @@ def load(path: str, device: str | torch.device = "cpu") -> tuple[Card, Segmentat
             hold what the architecture needs; `bad-weights`, when a number is not finite.
     """
     header = read_header(path)
-    card = Card.from_metadata(metadata_of(header, path), path)
+    card = card_from_metadata(metadata_of(header, path), path)
     channels = {item.name: len(item.bands) for item in card.modalities}
     # The draws of the new network's first weights must not move torch's generator for whoever loads a checkpoint.
     with torch.random.fork_rng(devices=[]):
@@ -88,7 +89,7 @@ def rewrite_card(path: str, card: Card) -> None:
     """
     path = os.path.realpath(path)
     header = read_header(path)
-    header["__metadata__"] = {**metadata_of(header, path), **card.to_metadata()}
+    header["__metadata__"] = {**metadata_of(header, path), **card_metadata(card)}
     _write(path, itertools.chain([_encode(header)], _tensor_bytes(path)))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from .card import Card, Modality
 
 
-def summarise(card: Card, path: str, checksum: str) -> str:
+def card_in_words(card: Card, path: str, checksum: str) -> str:
     """Return what `lacuna describe` prints of the checkpoint at `path`, whose SHA-256 is `checksum`."""
     parts = [
         [card.name or path, *_indent([card.description] if card.description else [])],

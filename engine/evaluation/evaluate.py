@@ -13,19 +13,19 @@ import torch
 
 from ..checkpoint.card import Card, Scenario, scenarios
 from ..checkpoint.store import load, sha256
+from ..data.confusion import ConfusionMatrix
+from ..data.labelled_scenes import LabelledScene, count_classes
+from ..data.labelled_tiles import LabelledTile, LabelledTiles
 from ..errors import LacunaError
 from ..events import Reporter
-from ..inference.checks import choose_tile
-from ..inference.device import choose_device, describe_device
-from ..inference.record import versions
 from ..jobs import EvaluateJob
 from ..models.base import SegmentationModel
 from ..raster.scene import gdal_limits
-from ..training.parts import Part, count_classes
+from ..raster.tiles import choose_tile
+from ..runtime.device import choose_device, describe_device
+from ..runtime.versions import library_versions
 from .areas import estimate_areas
-from .metrics import ConfusionMatrix
-from .outputs import check_outputs, publish
-from .pieces import Piece, Pieces
+from .outputs import check_evaluation_outputs, write_results
 from .reference import Reference, open_reference
 from .reliability import Reliability, winning_probability
 from .robustness import MEASURES, Damage, aggregate, benchmark_scores, damages
@@ -79,7 +79,7 @@ def evaluate(job: EvaluateJob, reporter: Reporter) -> dict[str, Any]:
         CancelledError: when asked to stop; likewise.
     """
     started = time.monotonic()
-    check_outputs(job)
+    check_evaluation_outputs(job)
     with gdal_limits():
         device = choose_device(job.device, reporter)
         card, model = load(job.checkpoint, device)
@@ -90,7 +90,7 @@ def evaluate(job: EvaluateJob, reporter: Reporter) -> dict[str, Any]:
             reference.close()
     reporter.check()
     result["seconds"] = round(time.monotonic() - started, 2)
-    return publish(job, card, reference.words, result, reporter)
+    return write_results(job, card, reference.words, result, reporter)
 
 
 class _Evaluation:
@@ -120,33 +120,33 @@ class _Evaluation:
 
     def run(self) -> dict[str, Any]:
         """Measure all cases; return the result."""
-        cases, parts = self._plan()
-        self._measure(cases, parts)
+        cases, scenes = self._plan()
+        self._measure(cases, scenes)
         measured = [case for case in cases if case.matrix.pixels]
         self._say_what_is_missing(cases, measured)
         found = [case.summary() for case in measured]
         for case, values in zip(measured, found):
             self.reporter.info(_line(case, values))
-        result = self._head(parts)
+        result = self._head(scenes)
         result.update(cases=found, **_totals(found), ece=_pooled(measured))
         if self.job.protocol != "subsets":
             result.update(self._aggregates(found))
         if self.job.area_estimates:
-            result["areas"] = self._areas(max(measured, key=lambda case: len(case.scenario)), parts)
+            result["areas"] = self._areas(max(measured, key=lambda case: len(case.scenario)), scenes)
         return result
 
-    def _plan(self) -> tuple[list[Case], list[Part]]:
+    def _plan(self) -> tuple[list[Case], list[LabelledScene]]:
         """Return the cases to measure, and the scenes to measure them on."""
-        parts, size = self.reference.parts, len(self.card.classes)
+        scenes, size = self.reference.scenes, len(self.card.classes)
         if self.job.protocol == "subsets":
-            return [Case(scenario, None, ConfusionMatrix(size)) for scenario in self.card.supported()], parts
-        names = tuple(name for name in self.card.names if any(name in part.scene.names for part in parts))
-        whole = [part for part in parts if set(names) <= set(part.scene.names)]
+            return [Case(scenario, None, ConfusionMatrix(size)) for scenario in self.card.supported()], scenes
+        names = tuple(name for name in self.card.names if any(name in scene.rasters.names for scene in scenes))
+        whole = [scene for scene in scenes if set(names) <= set(scene.rasters.names)]
         self._check_whole(names, whole)
         planned = damages(self.job.protocol, names, self.job.seed, self.job.no_gaussian)
         return [Case(names, damage, ConfusionMatrix(size)) for damage in planned], whole
 
-    def _check_whole(self, names: Scenario, whole: Sequence[Part]) -> None:
+    def _check_whole(self, names: Scenario, whole: Sequence[LabelledScene]) -> None:
         """Check that there are scenes with all modalities `names`, which the protocols of damage need."""
         protocol = self.job.protocol.upper()
         strange = [name for name in self.job.no_gaussian if name not in names]
@@ -162,22 +162,22 @@ class _Evaluation:
         absent = [name for name in self.card.names if name not in names]
         if absent:
             self.reporter.warn(f"{protocol} is measured without {', '.join(absent)}, which no scene has.")
-        left_out = [part.name for part in self.reference.parts if part not in whole]
+        left_out = [scene.name for scene in self.reference.scenes if scene not in whole]
         if left_out:
             self.reporter.warn(f"{protocol} needs scenes with {', '.join(names)}; left out: {', '.join(left_out)}.")
 
-    def _pieces(self, parts: Sequence[Part], everywhere: bool = False) -> Pieces:
-        return Pieces(parts, self.reference.region, self.tile, self.overlap, self.card.stride, everywhere)
+    def _tiles(self, scenes: Sequence[LabelledScene], everywhere: bool = False) -> LabelledTiles:
+        return LabelledTiles(scenes, self.reference.region, self.tile, self.overlap, self.card.stride, everywhere)
 
-    def _measure(self, cases: Sequence[Case], parts: Sequence[Part]) -> None:
+    def _measure(self, cases: Sequence[Case], scenes: Sequence[LabelledScene]) -> None:
         """Run all cases over all tiles with labels."""
-        pieces = self._pieces(parts)
-        self.reporter.progress(0, len(pieces), "tiles")
-        for done, piece in enumerate(pieces, start=1):
+        tiles = self._tiles(scenes)
+        self.reporter.progress(0, len(tiles), "tiles")
+        for done, tile in enumerate(tiles, start=1):
             for case in cases:
                 self.reporter.check()
-                self._add(case, piece)
-            self.reporter.progress(done, len(pieces), "tiles")
+                self._add(case, tile)
+            self.reporter.progress(done, len(tiles), "tiles")
         if not any(case.matrix.pixels for case in cases):
             raise LacunaError(
                 "no-labels",
@@ -185,24 +185,24 @@ class _Evaluation:
                 "Check that the labels lie over the rasters, and the rasters' nodata values and masks.",
             )
 
-    def _add(self, case: Case, piece: Piece) -> None:
-        """Count the pixels of a piece in a case."""
-        counted = piece.counted(case.scenario)
+    def _add(self, case: Case, tile: LabelledTile) -> None:
+        """Count the pixels of a tile in a case."""
+        counted = tile.counted(case.scenario)
         if not counted.any():
             return
-        images = piece.images(case.scenario)
+        images = tile.images(case.scenario)
         if case.damage is not None:
-            images = case.damage(images, piece.part.name, piece.number)
-        logits, labels = self._logits(piece, images)[:, counted], piece.labels[counted]
+            images = case.damage(images, tile.scene.name, tile.number)
+        logits, labels = self._logits(tile, images)[:, counted], tile.labels[counted]
         found = logits.argmax(axis=0)
         case.matrix.update(labels, found)
         confidence = winning_probability(logits, self.card.temperature(case.scenario))
         case.reliability.update(confidence, found == labels)
 
-    def _logits(self, piece: Piece, images: dict[str, torch.Tensor]) -> np.ndarray:
-        logits = piece.logits(self.model, images, self.device)
+    def _logits(self, tile: LabelledTile, images: dict[str, torch.Tensor]) -> np.ndarray:
+        logits = tile.logits(self.model, images, self.device)
         if not np.isfinite(logits).all():
-            text = f"In scene {piece.part.name} the model gave values that are no numbers, with {', '.join(images)}."
+            text = f"In scene {tile.scene.name} the model gave values that are no numbers, with {', '.join(images)}."
             raise LacunaError("not-finite", text, "The checkpoint is damaged, or its inputs are far from its training.")
         return logits
 
@@ -225,17 +225,17 @@ class _Evaluation:
                 "do not cover all labels: differences between them are partly differences between places."
             )
 
-    def _head(self, parts: Sequence[Part]) -> dict[str, Any]:
+    def _head(self, scenes: Sequence[LabelledScene]) -> dict[str, Any]:
         """Return what was measured on what, and how."""
         size = len(self.card.classes)
-        counts = count_classes(parts, self.reference.region, size)
-        scenes = [
+        counts = count_classes(scenes, self.reference.region, size)
+        described = [
             {
-                "name": part.name,
-                "modalities": list(part.scene.names),
-                "labelled": int(part.counts(self.reference.region, size).sum()),
+                "name": scene.name,
+                "modalities": list(scene.rasters.names),
+                "labelled": int(scene.counts(self.reference.region, size).sum()),
             }
-            for part in parts
+            for scene in scenes
         ]
         return {
             "protocol": self.job.protocol,
@@ -251,12 +251,12 @@ class _Evaluation:
             },
             "measured_on": self.reference.words,
             "split": self.reference.split,
-            "scenes": [scene for scene in scenes if scene["labelled"]],
+            "scenes": [item for item in described if item["labelled"]],
             "tile": list(self.tile),
             "overlap": self.overlap,
             "precision": "fp32",
             "device": describe_device(self.device),
-            "versions": versions(),
+            "versions": library_versions(),
         }
 
     def _aggregates(self, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -274,20 +274,20 @@ class _Evaluation:
             "aggregates": [{"level": level, **aggregate(cases, count)} for level, cases in by_level.items()],
         }
 
-    def _areas(self, case: Case, parts: Sequence[Part]) -> dict[str, Any] | None:
+    def _areas(self, case: Case, scenes: Sequence[LabelledScene]) -> dict[str, Any] | None:
         """Return the area estimates of the map made in the scenario of `case`, over its scenes."""
         mapped, pixels = np.zeros(len(self.card.classes)), 0
-        pieces = self._pieces(parts, everywhere=True)
-        for done, piece in enumerate(pieces, start=1):
+        tiles = self._tiles(scenes, everywhere=True)
+        for done, tile in enumerate(tiles, start=1):
             self.reporter.check()
-            valid = piece.valid(case.scenario)
+            valid = tile.valid(case.scenario)
             if valid.any():
-                logits = self._logits(piece, piece.images(case.scenario))
-                sizes = piece.part.scene.grid.pixel_areas_m2(np.arange(piece.rows.start, piece.rows.stop))
+                logits = self._logits(tile, tile.images(case.scenario))
+                sizes = tile.scene.rasters.grid.pixel_areas_m2(np.arange(tile.rows.start, tile.rows.stop))
                 weights = np.broadcast_to(sizes[:, None], valid.shape)[valid]
                 mapped += np.bincount(logits.argmax(axis=0)[valid], weights, minlength=len(mapped))
                 pixels += int(valid.sum())
-            self.reporter.progress(done, len(pieces), "tiles of the mapped area")
+            self.reporter.progress(done, len(tiles), "tiles of the mapped area")
         return self._describe_areas(case, mapped, pixels)
 
     def _describe_areas(self, case: Case, mapped: np.ndarray, pixels: int) -> dict[str, Any] | None:

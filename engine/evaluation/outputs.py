@@ -6,41 +6,34 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..checkpoint.card import Card, read_card
+from ..checkpoint.card import Card
+from ..checkpoint.card_file import read_card
 from ..checkpoint.store import rewrite_card, sha256
-from ..errors import LacunaError, disk_error
+from ..errors import LacunaError
 from ..events import Reporter
-from ..inference.checks import check_existing, check_folder
 from ..jobs import EvaluateJob
 from ..raster.writer import replace, stage_json
-from .report import render
+from ..report.evaluation import evaluation_page
+from ..runtime.outputs import check_existing, check_folder, check_outputs, stage_text
 
 # Too long for a card.
 _DETAILS = ("confusion", "reliability")
 
 
-def check_outputs(job: EvaluateJob) -> None:
-    """Raise LacunaError unless report and card can be written.
-
-    Codes: `output-is-input`, `output-folder`, `output-exists`, `output-locked`.
-    """
+def check_evaluation_outputs(job: EvaluateJob) -> None:
+    """Raise LacunaError unless report and card can be written; codes as for `runtime.outputs.check_outputs`."""
+    written = [path for path in (job.report, job.record_path()) if path is not None]
     inputs = [job.checkpoint, job.labels, job.manifest, *(spec.path for spec in job.modalities.values())]
-    taken = [os.path.realpath(path) for path in inputs if path is not None]
-    for path in (job.report, job.record_path()):
-        if path is None:
-            continue
-        if os.path.realpath(path) in taken:
-            text = f"The report {path} is one of the inputs."
-            raise LacunaError("output-is-input", text, "Choose another name for the report.")
-        check_folder(path)
-        check_existing(path, job.overwrite)
+    check_outputs(written, inputs, job.overwrite)
     if job.update_card:
         read_card(job.checkpoint)
         check_folder(os.path.realpath(job.checkpoint))
         check_existing(job.checkpoint, overwrite=True)
 
 
-def publish(job: EvaluateJob, card: Card, words: str, result: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def write_results(
+    job: EvaluateJob, card: Card, words: str, result: dict[str, Any], reporter: Reporter
+) -> dict[str, Any]:
     """Write the card and the report that the job asks for.
 
     Args:
@@ -63,7 +56,7 @@ def publish(job: EvaluateJob, card: Card, words: str, result: dict[str, Any], re
     record = job.record_path()
     if job.report is not None and record is not None:
         result["report"] = job.report
-        staged = _stage_text(job.report, render(result))
+        staged = stage_text(job.report, evaluation_page(result))
         replace(stage_json(record, result), record)
         replace(staged, job.report)
         reporter.info(f"Wrote {job.report}.")
@@ -85,14 +78,3 @@ def _update_card(path: str, card: Card, result: dict[str, Any], words: str, repo
     current.scores_on = words
     rewrite_card(path, current)
     reporter.info(f"Wrote the scores of {len(current.scores)} scenarios into the card of {path}.")
-
-
-def _stage_text(path: str, text: str) -> str:
-    """Write `text` beside `path` and return the name of that file."""
-    part = path + ".part"
-    try:
-        with open(part, "w", encoding="utf-8") as stream:
-            stream.write(text)
-    except OSError as problem:
-        raise disk_error(problem, path) from None
-    return part

@@ -10,16 +10,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..checkpoint.card import Card, Modality
+from ..checkpoint.card import Card, ClassInfo, Modality
+from ..data.labelled_scenes import (
+    CACHED,
+    LabelledScene,
+    assign_regions,
+    close_scenes,
+    count_classes,
+    keep_small,
+    window_of,
+)
+from ..data.labels import Legend, labelled_window, read_labels
+from ..data.manifest import Manifest, SceneEntry, read_manifest
+from ..data.splits import REGIONS, TEST
 from ..errors import LacunaError, UsageError
 from ..events import Reporter
 from ..jobs import EvaluateJob, SourceSpec
+from ..naming import key_of
 from ..raster.polygons import mapped_classes
 from ..raster.scene import Scene
-from ..training.labels import Legend, labelled_window, read_labels
-from ..training.manifest import Manifest, SceneEntry, read_manifest
-from ..training.parts import CACHED, Part, assign, close_parts, count_classes, keep_small, window_of
-from ..training.splits import REGIONS, TEST
 
 _NAMED = 6
 
@@ -29,14 +38,14 @@ class Reference:
     """Scenes with labels, open.
 
     Attributes:
-        parts: the scenes, their labels as indices of the card's classes.
+        scenes: the scenes, their labels as indices of the card's classes.
         region: which of their pixels count (`training.splits`).
         split: test, validation, train or all; None where labels were given directly.
         words: what the labels are, for the card and the report.
         counts: int64 (K), labelled pixels of each class.
     """
 
-    parts: list[Part]
+    scenes: list[LabelledScene]
     region: int
     split: str | None
     words: str
@@ -44,7 +53,7 @@ class Reference:
 
     def close(self) -> None:
         """Close the files of all scenes."""
-        close_parts(self.parts)
+        close_scenes(self.scenes)
 
 
 def open_reference(job: EvaluateJob, card: Card, reporter: Reporter) -> Reference:
@@ -55,14 +64,14 @@ def open_reference(job: EvaluateJob, card: Card, reporter: Reporter) -> Referenc
             classes; else as for `read_manifest`, `Scene` and `read_labels`.
         UsageError: `bad-class-map`.
     """
-    opened: list[Part] = []
+    opened: list[LabelledScene] = []
     try:
         if job.manifest is None:
             found = _from_labels(job, card, opened, reporter)
         else:
             found = _from_manifest(job, card, opened, reporter)
     except BaseException:
-        close_parts(opened)
+        close_scenes(opened)
         raise
     absent = [item.name for item, count in zip(card.classes, found.counts) if count == 0]
     if absent:
@@ -70,30 +79,30 @@ def open_reference(job: EvaluateJob, card: Card, reporter: Reporter) -> Referenc
     return found
 
 
-def _from_labels(job: EvaluateJob, card: Card, opened: list[Part], reporter: Reporter) -> Reference:
+def _from_labels(job: EvaluateJob, card: Card, opened: list[LabelledScene], reporter: Reporter) -> Reference:
     """Return the reference of one scene whose rasters and labels the job binds."""
     paths = {name: spec.path for name, spec in job.modalities.items()}
     entry = SceneEntry(os.path.basename(job.labels), paths, job.labels, field=job.field)
-    scene = _open_scene(card, card.modalities, job.modalities, card.reference, reporter)
-    part = Part(entry, scene, (0, 0, 0, 0), np.zeros((0, 0), np.int16), np.zeros((0, 0), np.uint8))
-    opened.append(part)
-    part.window = labelled_window(entry, scene.grid, reporter)
+    rasters = _open_scene(card, card.modalities, job.modalities, card.reference, reporter)
+    scene = LabelledScene(entry, rasters, (0, 0, 0, 0), np.zeros((0, 0), np.int16), np.zeros((0, 0), np.uint8))
+    opened.append(scene)
+    scene.window = labelled_window(entry, rasters.grid, reporter)
     if job.area_estimates:
         # They are for all that the rasters show, not for the box around the labels.
-        part.window = (0, 0, scene.grid.height, scene.grid.width)
+        scene.window = (0, 0, rasters.grid.height, rasters.grid.width)
     legend = Legend(card.classes, job.ignore, job.class_map or {})
-    part.labels = read_labels(entry, scene.grid, part.window, legend, reporter)
-    part.region = np.full(part.labels.shape, TEST, np.uint8)
-    part.prepare(card.modalities)
-    counts = count_classes([part], TEST, len(card.classes))
+    scene.labels = read_labels(entry, rasters.grid, scene.window, legend, reporter)
+    scene.region = np.full(scene.labels.shape, TEST, np.uint8)
+    scene.prepare(card.modalities)
+    counts = count_classes([scene], TEST, len(card.classes))
     if not counts.any():
         raise LacunaError(
             "no-labels",
             f"{job.labels} has no labelled pixel on the rasters.",
             "Check its place, its nodata value and what is ignored; polygons must hold the centre of a pixel.",
         )
-    rasters = ", ".join(os.path.basename(paths[name]) for name in scene.names)
-    words = f"{counts.sum()} labelled pixels of {entry.name}, on {rasters}"
+    files = ", ".join(os.path.basename(paths[name]) for name in rasters.names)
+    words = f"{counts.sum()} labelled pixels of {entry.name}, on {files}"
     if entry.name == card.training.get("labels"):
         # The card that the scores may go into must not show them for more than they are.
         words += "; perhaps the labels that it was fine-tuned on"
@@ -101,28 +110,28 @@ def _from_labels(job: EvaluateJob, card: Card, opened: list[Part], reporter: Rep
             f"The checkpoint was fine-tuned on labels called {entry.name} too. If these are the same, most of their "
             "pixels were learned from and all scores are too high: fine-tuning measured on pixels that it kept apart."
         )
-    return Reference([part], TEST, None, words, counts)
+    return Reference([scene], TEST, None, words, counts)
 
 
-def _from_manifest(job: EvaluateJob, card: Card, opened: list[Part], reporter: Reporter) -> Reference:
+def _from_manifest(job: EvaluateJob, card: Card, opened: list[LabelledScene], reporter: Reporter) -> Reference:
     """Return the reference of the scenes of a split of a manifest."""
     manifest = read_manifest(job.manifest)
     split = job.split or ("test" if any(entry.split for entry in manifest.scenes) else "all")
     table = _match_classes(job, manifest, card)
-    known = {*(str(item.value) for item in manifest.classes), *(item.name.casefold() for item in manifest.classes)}
-    ignore = [*manifest.ignore, *(value for value in job.ignore if str(value).casefold() not in known)]
+    known = {key for item in manifest.classes for key in _keys(item)}
+    ignore = [*manifest.ignore, *(value for value in job.ignore if key_of(value) not in known)]
     modalities = _modalities(card, manifest, reporter)
     left = CACHED
     for entry in _choose(manifest, split):
         reporter.check()
-        part = _open(entry, manifest, card, modalities, ignore, reporter)
-        if part is not None:
-            opened.append(part)
-            left -= keep_small(part, left)
+        scene = _open(entry, manifest, card, modalities, ignore, reporter)
+        if scene is not None:
+            opened.append(scene)
+            left -= keep_small(scene, left)
     region = _divide(opened, manifest, split, reporter)
-    for part in opened:
-        part.labels = table[part.labels].astype(part.labels.dtype)
-        part.prepare(modalities)
+    for scene in opened:
+        scene.labels = table[scene.labels].astype(scene.labels.dtype)
+        scene.prepare(modalities)
     counts = count_classes(opened, region, len(card.classes)) if opened else np.zeros(len(card.classes), np.int64)
     if not counts.any():
         scenes = "scene" if split == "all" else f"{split} scene"
@@ -131,7 +140,7 @@ def _from_manifest(job: EvaluateJob, card: Card, opened: list[Part], reporter: R
             f"{manifest.path} has no labelled pixel in any {scenes} ({_sides(manifest)}).",
             "Choose another split (--split), or check the labels.",
         )
-    words = _words(manifest, split, [part for part in opened if part.counts(region, len(counts)).any()], counts)
+    words = _words(manifest, split, [scene for scene in opened if scene.counts(region, len(counts)).any()], counts)
     if split != "test" and card.training.get("manifest_sha256") == manifest.sha256:
         reporter.warn(
             f"The checkpoint was trained with {manifest.path}: figures on its split {split} flatter. Only scenes that "
@@ -141,19 +150,19 @@ def _from_manifest(job: EvaluateJob, card: Card, opened: list[Part], reporter: R
     return Reference(opened, region, split, words, counts)
 
 
-def _divide(opened: Sequence[Part], manifest: Manifest, split: str, reporter: Reporter) -> int:
+def _divide(opened: Sequence[LabelledScene], manifest: Manifest, split: str, reporter: Reporter) -> int:
     """Set what the pixels of scenes are for, as in training; return the region that stands for `split`."""
     if split != "all":
-        assign(opened, manifest, reporter)
+        assign_regions(opened, manifest, reporter)
         return REGIONS[split]
-    for part in opened:
-        part.region[:] = TEST
+    for scene in opened:
+        scene.region[:] = TEST
     return TEST
 
 
-def _words(manifest: Manifest, split: str, counted: Sequence[Part], counts: np.ndarray) -> str:
+def _words(manifest: Manifest, split: str, counted: Sequence[LabelledScene], counts: np.ndarray) -> str:
     """Return what the labels are."""
-    names = [part.name for part in counted]
+    names = [scene.name for scene in counted]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     which = "all scenes" if split == "all" else f"the {split} scenes"
     return f"{counts.sum()} labelled pixels of {which} of {manifest.name} ({', '.join(names[:_NAMED])}{more})"
@@ -194,7 +203,7 @@ def _open(
     modalities: Sequence[Modality],
     ignore: Sequence[int | str],
     reporter: Reporter,
-) -> Part | None:
+) -> LabelledScene | None:
     """Return a scene of a manifest, its labels as indices of the manifest's classes; None for one of no use."""
     sources = {name: spec for name, spec in entry.specs().items() if name in card.names}
     if card.effective(tuple(sources)) is None:
@@ -204,18 +213,18 @@ def _open(
         )
         return None
     reference = manifest.reference if manifest.reference in card.names else card.reference
-    scene = _open_scene(card, modalities, sources, reference, reporter)
+    rasters = _open_scene(card, modalities, sources, reference, reporter)
     try:
-        window = window_of(entry, scene.grid)
-        labels = read_labels(entry, scene.grid, window, Legend(manifest.classes, ignore), reporter)
+        window = window_of(entry, rasters.grid)
+        labels = read_labels(entry, rasters.grid, window, Legend(manifest.classes, ignore), reporter)
     except BaseException:
-        scene.close()
+        rasters.close()
         raise
     if not (labels >= 0).any():
         reporter.warn(f"Scene {entry.name} has no labelled pixel and is left out ({entry.labels}).")
-        scene.close()
+        rasters.close()
         return None
-    return Part(entry, scene, window, labels, np.zeros(labels.shape, np.uint8))
+    return LabelledScene(entry, rasters, window, labels, np.zeros(labels.shape, np.uint8))
 
 
 def _open_scene(
@@ -229,12 +238,12 @@ def _match_classes(job: EvaluateJob, manifest: Manifest, card: Card) -> np.ndarr
 
     A class is matched by its name, case ignored; the job's class map, by name or value, goes before that.
     """
-    names = {item.name.strip().casefold(): index for index, item in enumerate(card.classes)}
+    names = {key_of(item.name): index for index, item in enumerate(card.classes)}
     mapped = mapped_classes(job.class_map or {}, card.classes)
-    ignored = {str(value).strip().casefold() for value in job.ignore}
+    ignored = {key_of(value) for value in job.ignore}
     table, strange = [], []
     for item in manifest.classes:
-        keys = (item.name.strip().casefold(), str(item.value))
+        keys = _keys(item)
         index = next((mapped[key] for key in keys if key in mapped), None)
         if index is None:
             index = -1 if ignored & set(keys) else names.get(keys[0])
@@ -248,11 +257,16 @@ def _match_classes(job: EvaluateJob, manifest: Manifest, card: Card) -> np.ndarr
             f"{', '.join(f'{item.name} ({item.value})' for item in card.classes)}.",
             "Say which class each is (--class-map), or leave it out (--ignore).",
         )
-    stray = set(mapped) - {key for item in manifest.classes for key in (item.name.strip().casefold(), str(item.value))}
+    stray = set(mapped) - {key for item in manifest.classes for key in _keys(item)}
     if stray:
         text = f"The class map names {', '.join(sorted(stray))}, which is no class of {manifest.path}."
         raise UsageError("bad-class-map", text, "Name its classes, by name or value.")
     return np.array([*table, -1])
+
+
+def _keys(item: ClassInfo) -> tuple[str, str]:
+    """Return the keys by which a class may be meant: of its name and of its value."""
+    return key_of(item.name), key_of(item.value)
 
 
 def _list(names: Sequence[str] | Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.card import Scenario, scenarios
-from .metrics import ConfusionMatrix
+from ..data.confusion import ConfusionMatrix
 
 RMM_RATIOS = (0.25, 0.5, 0.75)
 # Density of salt and pepper together, standard deviation of the Gaussian noise.
@@ -62,7 +62,7 @@ class Damage:
     def __call__(self, images: Mapping[str, Tensor], scene: str, tile: int) -> dict[str, Tensor]:
         """Return the scaled `images` (C, h, w) with the damage done; they themselves stay as they are.
 
-        The draws hang on the seed, the case, the scene's name and the number of the tile alone.
+        The draws depend on the seed, the case, the scene's name and the number of the tile alone.
         """
         generator = torch.Generator().manual_seed(self._seed_of(scene, tile))
         return {

@@ -11,10 +11,10 @@ import torch
 from ..checkpoint.card import Card
 from ..errors import LacunaError
 from ..models.base import SegmentationModel
-from .device import dtype_of
+from ..runtime.device import dtype_of
 
-# The number of tiles in a forward. torch's kernels differ by 1e-7 between batch sizes, so it hangs on the device alone
-# and never on what a job asks for; on a CPU larger batches gain nothing.
+# The number of tiles in a forward. torch's kernels differ by 1e-7 between batch sizes, so it depends on the device
+# alone and never on what a job asks for; on a CPU larger batches gain nothing.
 FORWARD_BATCH = {"cpu": 1, "cuda": 4}
 
 

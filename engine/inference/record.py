@@ -3,33 +3,38 @@
 
 from __future__ import annotations
 
-import platform
+import hashlib
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy
-import rasterio
 import torch
 
 from ..checkpoint.card import Card
 from ..jobs import SegmentJob
 from ..raster.grid import Grid
-from ..version import __version__
+from ..runtime.unfinished import file_stamp
 
 Tally = Sequence[tuple[int, int, int, float]]
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Lacuna, Python and the libraries that decide the result."""
-    return {
-        "lacuna": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "rasterio": rasterio.__version__,
-        "gdal": rasterio.__gdal_version__,
-    }
+def input_files(job: SegmentJob) -> list[str]:
+    """Return the files that the job reads: rasters, masks, polygons, checkpoint."""
+    sources = job.modalities.values()
+    named = [*(item.path for item in sources), *(item.mask for item in sources), job.area, job.checkpoint]
+    return [path for path in named if path]
+
+
+def segment_fingerprint(job: SegmentJob, checkpoint_sha256: str) -> str:
+    """Return a hash of all that decides the result: the request, the inputs by size and time, checkpoint and torch."""
+    request = asdict(job)
+    for name in ("overwrite", "resume", "record"):
+        del request[name]
+    stats = [file_stamp(path) for path in input_files(job)]
+    text = json.dumps([request, stats, checkpoint_sha256, torch.__version__, sys.platform])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def describe_grid(grid: Grid) -> dict[str, Any]:
@@ -44,12 +49,7 @@ def describe_grid(grid: Grid) -> dict[str, Any]:
     }
 
 
-def describe_job(job: SegmentJob) -> dict[str, Any]:
-    """Return the request as it was asked."""
-    return asdict(job)
-
-
-def summarise(tally: Tally, card: Card, grid: Grid) -> dict[str, Any]:
+def summarise_tally(tally: Tally, card: Card, grid: Grid) -> dict[str, Any]:
     """Return pixels and area by class and by scenario, and the shares that the analyst must know.
 
     `share_without` holds for each modality of the card the part of the classified pixels that did without it.

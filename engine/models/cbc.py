@@ -31,8 +31,8 @@ from torch.nn import functional as F
 from .base import SegmentationModel, TrainingSettings, reference_size
 from .encoders import build_encoder
 from .encoders.weights import load_published
-from .grids import crop_cells, enlarge, pad_to_multiple, resample, to_reference
-from .layers import ChannelNorm, module_key
+from .grids import crop_cells, enlarge, pad_to_multiple, resample_features, to_reference
+from .layers import ChannelNorm, at_least_single, module_key
 from .objective import cross_entropy
 from .registry import register
 
@@ -114,7 +114,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` (B, C, h, w) normalised over h and w."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = at_least_single(x)
         variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
         return ((wide - mean) * (variance + self.eps).rsqrt()).to(x.dtype)
 
@@ -243,7 +243,8 @@ class ModalityBranch(nn.Module):
         levels = [adapt(crop_cells(x, own, stride)) for adapt, x, stride in zip(self.adapt, maps, self.strides)]
         skips = tuple(to_reference(x, own, size, stride) for x, stride in zip(levels[:SKIPS], self.strides))
         parts = [
-            resample(x, grid.count, (cell[0] / stride, cell[1] / stride)) for x, stride in zip(levels, self.strides)
+            resample_features(x, grid.count, (cell[0] / stride, cell[1] / stride))
+            for x, stride in zip(levels, self.strides)
         ]
         return Levels(skips, self.gather(torch.cat(parts, 1)))
 
@@ -405,7 +406,7 @@ class Cbc(SegmentationModel):
             skip = self.fusions[index]({name: item.skips[index] for name, item in levels.items()})
             rows, columns = skip.shape[-2:]
             if index == SKIPS - 1:
-                x = resample(x, (rows, columns), (stride / cell[0], stride / cell[1]))
+                x = resample_features(x, (rows, columns), (stride / cell[0], stride / cell[1]))
             else:
                 x = enlarge(x, self.strides[index + 1] // self.strides[index], (rows, columns))
             x = self.steps[index](x, skip)
@@ -533,12 +534,6 @@ class CbcSlp(Cbc):
     def begin(self, latent: Tensor, mixed: Mapping[str, Tensor]) -> Tensor:
         """Return what the decoder starts from, on the token grid."""
         return self.start(latent, mixed)
-
-    def shared_and_private(
-        self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the shared latent (B, D_s, h, w) and the private one (B, D_p, h, w) of each modality present."""
-        return self.start.parts(*self.latents(images, size))
 
 
 def draw_scenarios(batch: int, count: int, generator: torch.Generator | None) -> Tensor:

@@ -38,7 +38,7 @@ from .encoders.pvt_v2 import PvtV2
 from .encoders.weights import load_published
 from .grids import crop_cells, pad_to_least, pad_to_multiple, to_reference
 from .heads import MLPHead
-from .layers import ChannelNorm, module_key
+from .layers import ChannelNorm, at_least_single, module_key
 from .objective import cross_entropy
 from .registry import register
 
@@ -197,7 +197,8 @@ class CrossFusion(nn.Module):
         """
         keys, values = self.kv[key](tokens).chunk(2, -1)
         with torch.autocast(tokens.device.type, enabled=False):
-            scores = torch.einsum("bphd,bphe->bhde", self.split(keys).float(), self.split(values).float())
+            keys, values = (self.split(at_least_single(x)) for x in (keys, values))
+            scores = torch.einsum("bphd,bphe->bhde", keys, values)
             scale = (tokens.shape[-1] // self.heads) ** -0.5
             if self.positions is not None:
                 scale *= self.positions / tokens.shape[1]

@@ -42,7 +42,7 @@ class Dis2Config:
             the whole of each sample without weights (there an InstanceNorm3d given maps), and BatchNorm between levels.
         evidence: whether the weights that a class gives the places are 1 in the `mean`, or have 1 as their `sum`: then
             what they weigh vanishes as tiles grow.
-        corners: enlarge maps with their corners fixed, which moves them on the ground by an amount that hangs on the
+        corners: enlarge maps with their corners fixed, which moves them on the ground by an amount that depends on the
             size of the tile.
         image_size: rows and columns, multiples of 16, of the images that positions are learned for; others have them
             interpolated. None: one position for each modality, the same everywhere, since where a tile begins says
@@ -202,11 +202,6 @@ class Dis2(SegmentationModel):
         prepared = _prepared(images, size)
         slots, _ = self._slots(prepared, self.encode(prepared, names), names)
         return self.branches[self.branch_key(names)].fuse(slots, self._missing(names))
-
-    def unimodal(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> dict[str, Tensor]:
-        """Return the logits (B, K, H, W) that the auxiliary decoder of each modality present gives on its own."""
-        names, size = self.present(images), reference_size(images, size)
-        return self._unimodal(self.encode(_prepared(images, size), names), size)
 
     def _unimodal(self, features: Mapping[str, list[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
         decoded = {name: self.auxiliary[module_key(name)](maps) for name, maps in features.items()}

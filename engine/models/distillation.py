@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import IGNORE
+from .layers import at_least_single
 
 FEATURE_EPS = 1e-6
 DIVERGENCE_EPS = 1e-12
@@ -52,7 +53,7 @@ class SegmentationLoss:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return the loss of `logits` (B, K, H, W); 0 where nothing is labelled."""
-        logits = logits.float()
+        logits = at_least_single(logits)
         probabilities = logits.softmax(1)
         logs = probabilities.clamp(self.floor, 1.0).log() if self.floor > 0.0 else logits.log_softmax(1)
         entropy = -(self.weights * logs).sum() / self.amount
@@ -63,8 +64,8 @@ class SegmentationLoss:
 
 
 def unit(x: Tensor, eps: float) -> Tensor:
-    """Return `x` (B, C, ...) in float32, divided by its length over the channels, which counts as at least `eps`."""
-    x = x.float()
+    """Return `x` (B, C, ...), float32 at least, divided by its length over the channels, held at `eps` or more."""
+    x = at_least_single(x)
     return x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp(min=eps)
 
 
@@ -83,8 +84,8 @@ def logit_distance(student: Tensor, teacher: Tensor, temperature: float, class_m
         temperature: T.
         class_mean: whether to divide by K too: what `reduction="mean"` does in the published code.
     """
-    logs = (student.float() / temperature).log_softmax(1)
-    wanted = (teacher.detach().float() / temperature).log_softmax(1)
+    logs = (at_least_single(student) / temperature).log_softmax(1)
+    wanted = (at_least_single(teacher.detach()) / temperature).log_softmax(1)
     terms = F.kl_div(logs, wanted, reduction="none", log_target=True)
     return temperature**2 * (terms.mean() if class_mean else terms.sum(1).mean())
 

@@ -56,10 +56,10 @@ def to_reference(features: Tensor, size: tuple[int, int], reference: tuple[int, 
     if size == reference:
         return features
     count = (-(-reference[0] // stride), -(-reference[1] // stride))
-    return resample(features, count, (size[0] / reference[0], size[1] / reference[1]))
+    return resample_features(features, count, (size[0] / reference[0], size[1] / reference[1]))
 
 
-def resample(features: Tensor, count: tuple[int, int], ratio: tuple[float, float]) -> Tensor:
+def resample_features(features: Tensor, count: tuple[int, int], ratio: tuple[float, float]) -> Tensor:
     """Return `features` (B, C, h, w) on another grid with the same first corner, by the rule of `to_reference`.
 
     Args:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Layers that several networks share: norms that never look at the tile, stochastic depth, and names for modules."""
+"""Layers that several networks share: norms that never look at the tile, stochastic depth, widths, module names."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from torch.nn import functional as F
 def module_key(name: str) -> str:
     """Return the key of modality `name` in a ModuleDict, which refuses plain words such as `type` or `keys`."""
     return f"m_{name}"
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Return `x` in float32, or in float64 where it is that already: tests compare with a network in float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class ChannelNorm(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import IGNORE
+from .layers import at_least_single
 
 
 def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -20,7 +21,7 @@ def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None =
         target: int64 (B, H, W), -1 where nothing is known.
         class_weights: (K), or None for equal weights.
     """
-    rows = logits.permute(0, 2, 3, 1).flatten(0, 2).float()
+    rows = at_least_single(logits.permute(0, 2, 3, 1).flatten(0, 2))
     labels = target.flatten()
     known = labels != IGNORE
     if class_weights is None:

@@ -28,11 +28,6 @@ def register(name: str) -> Callable[[M], M]:
     return enter
 
 
-def architectures() -> list[str]:
-    """Return the names of all architectures."""
-    return list(_MODULES)
-
-
 def architecture(name: str) -> type[SegmentationModel]:
     """Return the class registered as `name`.
 

@@ -25,7 +25,7 @@ from .encoders.base import StemMode
 from .encoders.weights import load_published
 from .grids import crop_cells, enlarge, pad_to_multiple, to_reference
 from .heads import MLPHead
-from .layers import module_key
+from .layers import at_least_single, module_key
 from .objective import cross_entropy
 from .registry import register
 
@@ -188,8 +188,8 @@ class SemanticFusion(nn.Module):
         weights of a large tile would vanish.
         """
         with torch.autocast(tokens.device.type, enabled=False):
-            places = tokens.flatten(1, 2).float()
-            weights = F.linear(places, self.filter.weight.float()).softmax(1)
+            places = at_least_single(tokens.flatten(1, 2))
+            weights = F.linear(places, at_least_single(self.filter.weight)).softmax(1)
             return (weights.transpose(1, 2) @ places).to(tokens.dtype)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,7 +205,7 @@ def sampling_probabilities(weights: Sequence[Tensor]) -> Tensor:
     with r held above 1e-6; carries no gradient.
     """
     with torch.no_grad():
-        scales = [(-r.float().clamp(min=SMALLEST_WEIGHT).log()).softmax(1).mean(-1) for r in weights]
+        scales = [(-at_least_single(r).clamp(min=SMALLEST_WEIGHT).log()).softmax(1).mean(-1) for r in weights]
         return torch.stack(scales).mean(0)
 
 
@@ -328,11 +328,6 @@ class Sgma(SegmentationModel):
         count = int(torch.randint(2, len(names), (), generator=generator))
         chosen = torch.randperm(len(names), generator=generator)[:count].tolist()
         return [name for index, name in enumerate(names) if index in chosen]
-
-    def fusion_parameters(self) -> int:
-        """Return how many parameters the fusion has: projectors, class filters, spatial and robustness perceptrons."""
-        modules = [*self.projectors.values(), *self.fusions]
-        return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
     def load_encoder(self, weights: Mapping[str, Tensor]) -> None:
         """Copy published encoder `weights` into the shared encoder; see `encoders.weights.load_published`."""

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ..checkpoint.card import Modality
 from ..errors import LacunaError, UsageError
 from ..events import Reporter
+from ..naming import find_band
 from .native import RasterFile
 
-_NUMBERED = re.compile(r"([a-z]+)[ _-]?0*([0-9]+)([a-z]?)\Z")
 
-
-def match_bands(
+def choose_bands(
     file: RasterFile, modality: Modality, asked: Sequence[int | str] | None, reporter: Reporter
 ) -> list[int]:
     """Return the 1-based number in `file` of each band of `modality`, and say how they were found.
@@ -74,15 +72,8 @@ def _asked(file: RasterFile, modality: Modality, asked: Sequence[int | str]) -> 
 
 def _named(names: Sequence[str], wanted: str, bands: Sequence[int]) -> int | None:
     """Return the one of `bands` that is called `wanted`, or None if none or several are."""
-    found = [band for band in bands if _plain(names[band - 1]) == _plain(wanted)]
-    return found[0] if len(found) == 1 else None
-
-
-def _plain(name: str) -> str:
-    """Return a name without case, blanks around it and leading zeros of its number: B02 and b2 are one."""
-    folded = name.strip().casefold()
-    numbered = _NUMBERED.match(folded)
-    return "".join(numbered.groups()) if numbered else folded
+    place = find_band(wanted, [names[band - 1] for band in bands])
+    return None if place is None else bands[place - 1]
 
 
 def _bands_text(file: RasterFile) -> str:

@@ -52,11 +52,6 @@ class Grid:
         """Length of a step of one column and of one row, in units of the CRS."""
         return math.hypot(self.transform.a, self.transform.d), math.hypot(self.transform.b, self.transform.e)
 
-    @property
-    def rotated(self) -> bool:
-        """Whether rows and columns do not run along the axes of the CRS."""
-        return self.transform.b != 0 or self.transform.d != 0
-
     def window_bounds(self, row: int, col: int, height: int, width: int) -> Bounds:
         """Return the extent (xmin, ymin, xmax, ymax) in the CRS of a window, which may stick out of the grid."""
         corners = [(col, row), (col + width, row), (col, row + height), (col + width, row + height)]
@@ -123,7 +118,7 @@ class Grid:
         if max(width, height) > _MAX_SIDE:
             raise LacunaError(
                 "grid-too-large",
-                f"The output would have {width} x {height} pixels of {self.resolution[0]:g} {unit(self.crs)}.",
+                f"The output would have {width} x {height} pixels of {self.resolution[0]:g} {crs_unit(self.crs)}.",
                 "Check that the extent is in the CRS that it is taken for, and the resolution in its units.",
             )
         return self.window(top, left, height, width)
@@ -307,7 +302,7 @@ def crs_name(crs: CRS) -> str:
     return quoted[1] if len(quoted) > 1 else "an unnamed CRS"
 
 
-def unit(crs: CRS) -> str:
+def crs_unit(crs: CRS) -> str:
     """Return the unit of the coordinates of a CRS, in words."""
     return "degrees" if crs.is_geographic else crs.linear_units
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 from ..checkpoint.card import ClassInfo
 from ..checkpoint.card import scenarios as all_scenarios
+from ..palette import SCENARIOS
 
-# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), told apart with every common kind of colour blindness.
-_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
 _CONFIDENCE_STOPS = ((0, "#d7191c"), (50, "#fdae61"), (75, "#ffffbf"), (90, "#a6d96a"), (100, "#1a9641"))
 
 
@@ -74,7 +73,7 @@ def evidence_layout(modalities: Sequence[str], bound: Sequence[str]) -> Layout:
     palette = {}
     for number, scenario in enumerate(all_scenarios([name for name in modalities if name in bound])):
         value = sum(bits[name] for name in scenario)
-        palette[value] = Entry(" + ".join(scenario), _COLORS[number % len(_COLORS)])
+        palette[value] = Entry(" + ".join(scenario), SCENARIOS[number % len(SCENARIOS)])
     return Layout("evidence", "uint8" if len(modalities) <= 7 else "uint16", 0, "MODE", ("modalities used",), palette)
 
 

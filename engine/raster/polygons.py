@@ -21,6 +21,7 @@ from rasterio.transform import Affine
 from ..checkpoint.card import ClassInfo
 from ..errors import LacunaError, UsageError
 from ..events import Reporter, silent
+from ..naming import key_of
 from .grid import Bounds, Grid, crs_name
 from .projection import project
 
@@ -101,10 +102,10 @@ def class_indices(
     """
     names, numbers = _class_keys(classes)
     mapped = mapped_classes(class_map or {}, classes)
-    ignored = {_key(value) for value in ignore}
+    ignored = {key_of(value) for value in ignore}
     found, unknown, empty = [], Counter(), 0
     for value in polygons.values or ():
-        key = _key(value)
+        key = key_of(value)
         table = names if isinstance(value, str) else numbers
         index = mapped.get(key, _UNCLASSED if key in ignored or key == "" else table.get(key, _NEW))
         empty += key == "" and key not in mapped
@@ -134,7 +135,7 @@ def mapped_classes(class_map: Mapping[Any, str | int], classes: Sequence[ClassIn
         UsageError: `bad-class-map`, it leads to something that is no class.
     """
     names, numbers = _class_keys(classes)
-    return {_key(value): _target(goal, names, numbers, classes) for value, goal in class_map.items()}
+    return {key_of(value): _target(goal, names, numbers, classes) for value, goal in class_map.items()}
 
 
 class Painter:
@@ -277,26 +278,15 @@ def _to_pixels(grid: Grid, points: np.ndarray) -> np.ndarray:
     return np.rint(pixels * _QUANTUM) / _QUANTUM
 
 
-def _key(value: Any) -> str:
-    """Return what values are compared by: text without case, numbers as they are written shortest, "" for no value."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    if isinstance(value, str):
-        return value.strip().casefold()
-    if isinstance(value, (int, float)):
-        return str(int(value)) if float(value).is_integer() else str(float(value))
-    return str(value).casefold()
-
-
 def _class_keys(classes: Sequence[ClassInfo]) -> tuple[dict[str, int], dict[str, int]]:
     """Return the indices of classes by the keys of their names, and by those of their values."""
-    names = {_key(item.name): index for index, item in enumerate(classes)}
-    return names, {_key(item.value): index for index, item in enumerate(classes)}
+    names = {key_of(item.name): index for index, item in enumerate(classes)}
+    return names, {key_of(item.value): index for index, item in enumerate(classes)}
 
 
 def _target(goal: str | int, names: Mapping[str, int], numbers: Mapping[str, int], classes: Sequence[ClassInfo]) -> int:
     """Return the index of the class that an entry of a class map names, -1 for "" as its name."""
-    key = _key(goal)
+    key = key_of(goal)
     if key == "":
         return _UNCLASSED
     index = names.get(key, numbers.get(key)) if isinstance(goal, str) else numbers.get(key)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint.card import SCALINGS, scaling_fault
+from ..checkpoint.card import SCALINGS
+from ..checkpoint.faults import scaling_fault
 from ..errors import LacunaError
 
 

@@ -14,7 +14,7 @@ from ..checkpoint.card import Modality
 from ..errors import LacunaError, UsageError
 from ..events import Reporter, silent
 from ..jobs import SourceSpec
-from .grid import Grid, GridOptions, choose_grid, crs_name, extent_text, unit
+from .grid import Grid, GridOptions, choose_grid, crs_name, crs_unit, extent_text
 from .mapping import PixelMap
 from .resample import resample
 from .source import Source
@@ -189,7 +189,7 @@ class Scene:
             "nodata": [None if value is None or not np.isfinite(value) else value for value in source.nodata],
             "crs": crs_name(source.grid.crs),
             "size": [source.grid.width, source.grid.height],
-            "pixel": [*source.grid.resolution, unit(source.grid.crs)],
+            "pixel": [*source.grid.resolution, crs_unit(source.grid.crs)],
             "read": how if how == "as it is" else f"{how}, {source.modality.resampling}",
         }
 

@@ -11,7 +11,7 @@ from ..checkpoint.card import Modality
 from ..errors import LacunaError
 from ..events import Reporter, silent
 from ..jobs import SourceSpec
-from .bands import match_bands
+from .bands import choose_bands
 from .mapping import PixelMap
 from .native import RasterFile
 from .resample import resample
@@ -55,7 +55,7 @@ class Source:
         self._file = RasterFile(spec.path, what or f"modality {modality.name}")
         self._mask: Source | None = None
         try:
-            self.bands = match_bands(self._file, modality, spec.bands, reporter)
+            self.bands = choose_bands(self._file, modality, spec.bands, reporter)
             self.nodata = self._choose_nodata(spec.nodata, reporter)
             self.grid = self._file.grid
             self.height, self.width, self.count = self.grid.height, self.grid.width, len(self.bands)

@@ -11,9 +11,14 @@ The ramps cut the axis into *cells*: cell 2i is tile i's alone, cell 2i+1 is the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from ..checkpoint.card import Card
+from ..errors import UsageError
+from ..events import Reporter
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,28 @@ class Plan:
         """Return the rows and columns of tile `number`, counted from its origin, where its weight is above 0."""
         row, column = self.position(number)
         return self.rows.support(row), self.columns.support(column)
+
+
+def choose_tile(
+    tile: Sequence[int] | None, overlap: int | None, card: Card, reporter: Reporter
+) -> tuple[tuple[int, int], int]:
+    """Return rows and columns of a tile and the overlap: as asked, else those of the card.
+
+    Raises:
+        UsageError: `bad-value`, when the overlap is more than half a tile.
+    """
+    height, width = tile or card.tile
+    if tile and (height < card.stride or width < card.stride):
+        height, width = max(height, card.stride), max(width, card.stride)
+        reporter.warn(f"The tile was raised to {height} x {width}: the model works in steps of {card.stride} pixels.")
+    chosen = overlap if overlap is not None else min(2 * card.margin, height // 2, width // 2)
+    if 2 * chosen > min(height, width):
+        raise UsageError(
+            "bad-value",
+            f"The overlap of {chosen} pixels is more than half the tile of {height} x {width}.",
+            "Give a smaller overlap or a larger tile.",
+        )
+    return (height, width), chosen
 
 
 def plan_tiles(height: int, width: int, tile: tuple[int, int], overlap: int, stride: int = 1) -> Plan:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.card import Modality, Scenario
+from ..data.labelled_scenes import LabelledScene
+from ..data.splits import TRAIN
 from .augment import (
     Geometry,
     Radiometry,
@@ -21,9 +23,7 @@ from .augment import (
     resize_values,
     turn,
 )
-from .parts import Part
 from .scenarios import Strategy
-from .splits import TRAIN
 
 # A modality that covers less of a crop's labelled pixels is left out of it.
 _LEAST_COVER = 0.5
@@ -35,7 +35,7 @@ _POSITIONS = 100_000
 class Crop:
     """Where a crop is cut, and the seed of its radiometric changes and scenario."""
 
-    part: int
+    scene: int
     row: int
     column: int
     geometry: Geometry
@@ -62,7 +62,7 @@ class Sampler:
     """Draws crops around labelled training pixels; half of them (`balance`) around a class drawn evenly.
 
     Args:
-        parts: all scenes.
+        scenes: all scenes.
         classes: number of classes K.
         crop: side of a crop.
         scale: range of magnification.
@@ -71,12 +71,12 @@ class Sampler:
     """
 
     def __init__(
-        self, parts: Sequence[Part], classes: int, crop: int, scale: tuple[float, float], balance: float
+        self, scenes: Sequence[LabelledScene], classes: int, crop: int, scale: tuple[float, float], balance: float
     ) -> None:
-        self._parts = parts
+        self._scenes = scenes
         self._crop, self._scale, self._balance = crop, scale, balance
-        self._counts = np.stack([part.counts(TRAIN, classes) for part in parts])
-        self._places = [[_positions(part, index) for index in range(classes)] for part in parts]
+        self._counts = np.stack([scene.counts(TRAIN, classes) for scene in scenes])
+        self._places = [[_positions(scene, index) for index in range(classes)] for scene in scenes]
 
     def draw(self, count: int, rng: np.random.Generator) -> list[Crop]:
         """Return `count` crops."""
@@ -86,17 +86,17 @@ class Sampler:
         counts = self._counts
         if rng.random() < self._balance:
             label = int(rng.choice(np.flatnonzero(counts.sum(axis=0))))
-            part = _weighted(counts[:, label], rng)
+            scene = _weighted(counts[:, label], rng)
         else:
-            part, label = divmod(_weighted(counts.ravel(), rng), counts.shape[1])
-        places = self._places[part][label]
-        row, column = divmod(int(places[rng.integers(len(places))]), self._parts[part].labels.shape[1])
+            scene, label = divmod(_weighted(counts.ravel(), rng), counts.shape[1])
+        places = self._places[scene][label]
+        row, column = divmod(int(places[rng.integers(len(places))]), self._scenes[scene].labels.shape[1])
         geometry = draw_geometry(self._crop, self._scale, rng)
         row, column = (
             _place(position, geometry.side, size, rng)
-            for position, size in zip((row, column), self._parts[part].labels.shape)
+            for position, size in zip((row, column), self._scenes[scene].labels.shape)
         )
-        return Crop(part, row, column, geometry, int(rng.integers(2**32)))
+        return Crop(scene, row, column, geometry, int(rng.integers(2**32)))
 
 
 class Cutter:
@@ -106,7 +106,7 @@ class Cutter:
     data its image is 0, the mean, as in use, and the pixel is not learned from: in use another scenario decides there.
 
     Args:
-        parts: all scenes, prepared.
+        scenes: all scenes, prepared.
         modalities: with their scaling.
         crop: side of a sample.
         strategy: which of the modalities present to train with.
@@ -115,21 +115,21 @@ class Cutter:
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        scenes: Sequence[LabelledScene],
         modalities: Sequence[Modality],
         crop: int,
         strategy: Strategy,
         changes: Mapping[str, Radiometry],
     ) -> None:
-        self._parts = parts
+        self._scenes = scenes
         self._order = [item.name for item in modalities]
         self._required = {item.name for item in modalities if item.required}
         self._crop, self._strategy, self._changes = crop, strategy, changes
 
     def __call__(self, crop: Crop) -> Sample:
         """Return the sample of a crop."""
-        part, side = self._parts[crop.part], crop.geometry.side
-        target, layers = _cut(part, crop.row, crop.column, side)
+        scene, side = self._scenes[crop.scene], crop.geometry.side
+        target, layers = _cut(scene, crop.row, crop.column, side)
         target = resize_labels(turn(target, crop.geometry), self._crop).astype(np.int64)
         values = {name: resize_values(turn(layer.values, crop.geometry), self._crop) for name, layer in layers.items()}
         valid = {name: resize_valid(turn(layer.valid, crop.geometry), self._crop) for name, layer in layers.items()}
@@ -170,14 +170,14 @@ def chunks(crops: Sequence[Crop], size: int) -> Iterator[Sequence[Crop]]:
     return (crops[first : first + size] for first in range(0, len(crops), size))
 
 
-def _cut(part: Part, row: int, column: int, side: int) -> tuple[np.ndarray, dict]:
+def _cut(scene: LabelledScene, row: int, column: int, side: int) -> tuple[np.ndarray, dict]:
     """Return labels and layers of a square of a part's window, with nothing known of what lies beyond the window."""
-    top, left, height, width = part.window
-    target = np.full((side, side), -1, part.labels.dtype)
+    top, left, height, width = scene.window
+    target = np.full((side, side), -1, scene.labels.dtype)
     rows, columns = (slice(max(first, 0), min(first + side, size)) for first, size in ((row, height), (column, width)))
     inside = slice(rows.start - row, rows.stop - row), slice(columns.start - column, columns.stop - column)
-    target[inside] = np.where(part.region[rows, columns] == TRAIN, part.labels[rows, columns], -1)
-    layers = part.read(top + row, left + column, side, side)
+    target[inside] = np.where(scene.region[rows, columns] == TRAIN, scene.labels[rows, columns], -1)
+    layers = scene.read(top + row, left + column, side, side)
     within = np.zeros((side, side), bool)
     within[inside] = True
     if not within.all():
@@ -188,9 +188,9 @@ def _cut(part: Part, row: int, column: int, side: int) -> tuple[np.ndarray, dict
     return target, layers
 
 
-def _positions(part: Part, label: int) -> np.ndarray:
+def _positions(scene: LabelledScene, label: int) -> np.ndarray:
     """Return flat positions in the window of training pixels of a class: all, or evenly spread ones of many."""
-    found = np.flatnonzero((part.labels == label) & (part.region == TRAIN))
+    found = np.flatnonzero((scene.labels == label) & (scene.region == TRAIN))
     return found[:: max(1, -(-len(found) // _POSITIONS))]
 
 

@@ -10,21 +10,20 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import LacunaError
 from ..events import Reporter, metrics
-from ..inference.device import choose_precision, dtype_of
 from ..models.base import SegmentationModel, TrainingSettings
+from ..runtime.device import choose_precision, dtype_of
 from .average import WeightAverage
 from .crops import Batch, Crop, Cutter, Sampler, chunks, collate
-from .settings import Recipe
+from .recipe import Recipe
+from .scenarios import Strategy
 from .state import Progress
-from .trainable import training_mode
 from .validation import Evaluator, mean_miou
 
 _READERS = 2
@@ -47,8 +46,7 @@ class Trainer:
         class_weights: (K) for the loss, or None.
         device: where to compute.
         seed: of all draws.
-        before_epoch: called with the number of each epoch, from 0, and the progress; what it returns stands in the
-            history.
+        strategy: draws the scenarios; told of every epoch.
     """
 
     def __init__(
@@ -62,11 +60,11 @@ class Trainer:
         class_weights: Tensor | None,
         device: torch.device,
         seed: int,
-        before_epoch: Callable[[int, Progress], dict[str, Any]] | None = None,
+        strategy: Strategy,
     ) -> None:
         self.model, self._device, self._seed = model, device, seed
         self._settings, self._every = recipe.settings, recipe.config.validate_every
-        self._patience, self._before_epoch = recipe.config.patience, before_epoch
+        self._patience, self._strategy = recipe.config.patience, strategy
         self._dtype = dtype_of(choose_precision(recipe.config.precision, device))
         self._crops, self._sampler, self._cutter, self._evaluator = crops, sampler, cutter, evaluator
         self._weights = None if class_weights is None else class_weights.to(device)
@@ -99,7 +97,7 @@ class Trainer:
                 reporter.info(f"No epoch after {progress.best_epoch} was better: the training ends early.")
                 break
             began = time.monotonic()
-            extra = {} if self._before_epoch is None else self._before_epoch(epoch, progress)
+            extra = self._strategy.start_epoch(epoch, self.model)
             loss = self._epoch(epoch, reporter)
             entry = {"epoch": epoch + 1, "loss": round(loss, 6), **extra}
             if (epoch + 1) % self._every == 0 or epoch + 1 == total:
@@ -158,10 +156,10 @@ class Trainer:
             images = {name: image.to(self._device) for name, image in group.images.items()}
             target = group.target.to(self._device)
             with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-                parts = self.model.losses(images, target, generator=generator, class_weights=self._weights)
-            part = parts["total"] * (len(group.target) / count)
-            part.backward()
-            loss += float(part.detach())
+                terms = self.model.losses(images, target, generator=generator, class_weights=self._weights)
+            share = terms["total"] * (len(group.target) / count)
+            share.backward()
+            loss += float(share.detach())
         if self._settings.clip is not None:
             torch.nn.utils.clip_grad_norm_(
                 [parameter for parameter in self.model.parameters() if parameter.requires_grad], self._settings.clip
@@ -187,10 +185,23 @@ class Trainer:
         )
 
     def _take_up(self, progress: Progress) -> None:
-        """Set model, average and optimiser as they were."""
+        """Set model, average, optimiser and strategy as they were."""
         self.model.load_state_dict(progress.model)
+        self._strategy.restore(progress.history)
         self._average.load(progress.average)
         _restore_optimizer(self.optimizer, progress.optimizer)
+
+
+def training_mode(model: nn.Module) -> None:
+    """Put `model` into training mode, but for modules all of whose parameters are frozen.
+
+    These keep their norm statistics and drop nothing: they are to compute as they do in use.
+    """
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
 
 def make_optimizer(model: SegmentationModel, settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -7,12 +7,14 @@ modalities draws among the scenarios that it can show, their probabilities renor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..checkpoint.card import Card, Modality, Scenario, scenarios
 from ..errors import UsageError
+from ..models.base import SegmentationModel
 
 # More scenarios than those of ten modalities are drawn from no table.
 MOST_SCENARIOS = 1023
@@ -23,14 +25,12 @@ class Strategy:
 
     Args:
         order: the scenarios, in the order of the contract.
-        probabilities: of each; they may be replaced between epochs.
-        own_draws: whether an architecture that draws scenarios in its objective is left to do so.
+        probabilities: of each.
     """
 
-    def __init__(self, order: Sequence[Scenario], probabilities: np.ndarray, own_draws: bool = False) -> None:
+    def __init__(self, order: Sequence[Scenario], probabilities: np.ndarray) -> None:
         self.order = list(order)
         self.probabilities = np.asarray(probabilities, np.float64)
-        self.own_draws = own_draws
 
     def __call__(self, available: Scenario, rng: np.random.Generator) -> Scenario:
         """Return the scenario drawn for a crop that has the modalities `available`.
@@ -43,6 +43,23 @@ class Strategy:
             return available
         drawn = np.searchsorted(np.cumsum(shares), rng.random() * shares.sum(), side="right")
         return self.order[min(int(drawn), int(np.flatnonzero(shares)[-1]))]
+
+    def start_epoch(self, epoch: int, model: SegmentationModel) -> dict[str, Any]:
+        """Take note that `epoch`, from 0, begins; return what the history is to hold of it: new `probabilities`."""
+        return {}
+
+    def restore(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Set the probabilities that the last epoch of `history` was drawn with."""
+        for entry in history:
+            if "probabilities" in entry:
+                self.probabilities = np.array(entry["probabilities"])
+
+    def describe(self) -> dict[str, Any]:
+        """Return the strategy as JSON values: scenarios in the contract's order, and their probabilities."""
+        return {
+            "scenarios": [list(scenario) for scenario in self.order],
+            "probabilities": [round(float(value), 6) for value in self.probabilities],
+        }
 
 
 def restricted(order: Sequence[Scenario], probabilities: np.ndarray, available: Scenario) -> np.ndarray | None:
@@ -60,22 +77,6 @@ def supported(modalities: Sequence[Modality]) -> list[Scenario]:
     """Return the scenarios in which every required modality is present, in the order of the contract."""
     required = {item.name for item in modalities if item.required}
     return [found for found in scenarios([item.name for item in modalities]) if required <= set(found)]
-
-
-def full(modalities: Sequence[Modality]) -> Strategy:
-    """Return the strategy that leaves every modality in: architectures with draws of their own need no other."""
-    order = supported(modalities)
-    return Strategy(order, full_probabilities(order), own_draws=True)
-
-
-def uniform(modalities: Sequence[Modality]) -> Strategy:
-    """Return the strategy that draws each supported scenario with the same probability."""
-    order = supported(modalities)
-    return Strategy(order, uniform_probabilities(order), own_draws=True)
-
-
-# For training from scratch, where draws in an architecture's objective always stay.
-STRATEGIES: dict[str, Callable[[Sequence[Modality]], Strategy]] = {"full": full, "uniform": uniform}
 
 
 def full_probabilities(order: Sequence[Scenario]) -> np.ndarray:
@@ -111,6 +112,21 @@ def mas_probabilities(order: Sequence[Scenario]) -> np.ndarray:
     sizes = np.array([len(scenario) for scenario in order])
     smallest = (sizes == sizes.min()) & (np.arange(len(order)) < len(order) - 1)
     return 0.5 * smallest / smallest.sum() + 0.5 * full_probabilities(order)
+
+
+# Rules that need neither measurements nor weights, by the name of the strategy.
+RULES: dict[str, Callable[[Sequence[Scenario]], np.ndarray]] = {
+    "full": full_probabilities,
+    "uniform": uniform_probabilities,
+    "anyseg": anyseg_probabilities,
+    "mas": mas_probabilities,
+}
+
+
+def named_strategy(name: str, modalities: Sequence[Modality]) -> Strategy:
+    """Return the strategy of `RULES` called `name`, over the scenarios that `modalities` allow."""
+    order = supported(modalities)
+    return Strategy(order, RULES[name](order))
 
 
 def given_probabilities(card: Card, weights: Sequence[float]) -> np.ndarray:

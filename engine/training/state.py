@@ -19,8 +19,8 @@ from torch import Tensor
 from ..checkpoint.header import read_metadata
 from ..errors import LacunaError, disk_error
 from ..events import Reporter
-from ..inference.parts import file_stamp
 from ..jobs import FinetuneJob, TrainJob
+from ..runtime.unfinished import file_stamp
 
 _KEY = "lacuna_training"
 
@@ -67,7 +67,7 @@ def part_path(output: str) -> str:
     return output + ".part"
 
 
-def fingerprint(job: TrainJob | FinetuneJob, texts: Sequence[str], inputs: Sequence[str]) -> str:
+def training_fingerprint(job: TrainJob | FinetuneJob, texts: Sequence[str], inputs: Sequence[str]) -> str:
     """Return a hash of all that decides the result.
 
     Args:

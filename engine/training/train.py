@@ -4,34 +4,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checkpoint.card import Card
-from ..checkpoint.encoder_file import load_encoder
+from ..checkpoint.card import Card, Scenario
 from ..checkpoint.header import sha256
+from ..data.labelled_scenes import LabelledScene, close_scenes, divide_scenes, measure_modalities, open_scenes
+from ..data.manifest import Manifest, read_manifest
+from ..data.splits import TEST, VALIDATION
 from ..errors import CancelledError, LacunaError
 from ..events import Reporter
-from ..inference.device import choose_device
-from ..inference.parts import Parts
+from ..imports.encoder_file import load_encoder
 from ..jobs import TrainJob
 from ..models.base import SegmentationModel
 from ..models.registry import build
 from ..raster.scene import gdal_limits
-from . import parts as scenes
-from .manifest import Manifest, read_manifest
-from .parts import Part
-from .scenarios import STRATEGIES, supported
-from .session import Session, calibration, check_output, class_weights, now, publish, scores_of
-from .settings import Recipe, read_recipe
-from .splits import TEST, VALIDATION
-from .state import Progress, fingerprint, load_progress, part_path, remove_progress, save_progress
-from .validation import Evaluator, Tally
-
-__all__ = ["class_weights", "train"]
+from ..runtime.device import choose_device
+from ..runtime.outputs import check_outputs
+from ..runtime.unfinished import Unfinished
+from .recipe import Recipe, read_recipe
+from .run import Run, calibration, now, scores_of, write_checkpoint
+from .scenarios import named_strategy
+from .session import Session
+from .state import Progress, part_path, remove_progress, training_fingerprint
+from .validation import Tally
 
 
 def train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
@@ -45,25 +44,42 @@ def train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
         `scores`, `scores_on`, `history` and `seconds`.
 
     Raises:
-        LacunaError: for anything that makes the training impossible; nothing is left but the unfinished part.
+        LacunaError: for anything that makes the training impossible; nothing is left but what is unfinished.
         CancelledError: when asked to stop; nothing is left.
     """
     manifest = read_manifest(job.manifest)
     recipe = read_recipe(job, manifest.names)
     inputs = [manifest.path, *(path for entry in manifest.scenes for path in entry.files())]
-    check_output(job.output, [*inputs, job.config, job.encoder_weights], job.overwrite)
-    part = part_path(job.output)
-    with gdal_limits(), Parts([part]).locked():
-        opened: list[Part] = []
+    check_outputs([job.output], [*inputs, job.config, job.encoder_weights], job.overwrite)
+    path = part_path(job.output)
+    with gdal_limits(), Unfinished([path]).locked():
+        opened: list[LabelledScene] = []
         try:
             device = choose_device(job.device, reporter)
-            opened = scenes.open_parts(manifest, reporter)
-            return _Training(job, manifest, recipe, opened, device, reporter).run()
+            opened = open_scenes(manifest, reporter)
+            session = _prepare(job, manifest, recipe, opened, device, reporter)
+            return _Training(job, manifest, session).run()
         except CancelledError:
-            remove_progress(part)
+            remove_progress(path)
             raise
         finally:
-            scenes.close_parts(opened)
+            close_scenes(opened)
+
+
+def _prepare(
+    job: TrainJob,
+    manifest: Manifest,
+    recipe: Recipe,
+    opened: Sequence[LabelledScene],
+    device: torch.device,
+    reporter: Reporter,
+) -> Session:
+    """Divide the opened scenes, measure their modalities and set how values are scaled."""
+    divide_scenes(opened, manifest, reporter)
+    modalities = measure_modalities(opened, manifest.modalities, reporter)
+    for scene in opened:
+        scene.prepare(modalities)
+    return Session(opened, modalities, manifest.classes, recipe, device, job.seed, reporter)
 
 
 class _Training:
@@ -72,49 +88,29 @@ class _Training:
     Args:
         job: the request.
         manifest: what to train on.
-        recipe: how.
-        opened: the scenes.
-        device: where to compute.
-        reporter: told what happens.
+        session: its scenes, divided and prepared.
     """
 
-    def __init__(
-        self,
-        job: TrainJob,
-        manifest: Manifest,
-        recipe: Recipe,
-        opened: Sequence[Part],
-        device: torch.device,
-        reporter: Reporter,
-    ) -> None:
-        self.job, self.manifest, self.device, self.reporter = job, manifest, device, reporter
-        scenes.divide(opened, manifest, reporter)
-        modalities = scenes.measure(opened, manifest.modalities, reporter)
-        for part in opened:
-            part.prepare(modalities)
-        self.session = Session(opened, modalities, manifest.classes, recipe, device, job.seed, reporter)
-        self.model = self._build()
+    def __init__(self, job: TrainJob, manifest: Manifest, session: Session) -> None:
+        self.job, self.manifest, self.session = job, manifest, session
 
     def run(self) -> dict[str, Any]:
         """Train, measure and write the checkpoint; return the result."""
-        progress, counts = self._train(), self.session.counts
-        self.model.load_state_dict(progress.best)
-        validated = self._evaluator(VALIDATION)(self.model, self.device, self.reporter, keep_logits=True)
+        strategy = named_strategy(self.session.recipe.config.strategy, self.session.modalities)
+        run = Run(self.session, self._build(), strategy, strategy.order, self.job.output, self._fingerprint())
+        progress, stopped = run.train(self.job.resume)
+        validated = run.measure(VALIDATION, keep_logits=True)
         scored, scores_on = validated, f"validation pixels of {self.manifest.name}, by which the best epoch was chosen"
-        if counts[TEST].any():
-            tester = self._evaluator(TEST)
-            scored = tester(self.model, self.device, self.reporter)
-            scores_on = (
-                f"{counts[TEST].sum()} labelled pixels of the test scenes of {self.manifest.name} "
-                f"({', '.join(tester.names)}), used for nothing else"
-            )
-        card = self._card(progress, validated)
+        if self.session.counts[TEST].any():
+            scored, scores_on = run.measure(TEST), self._tested_on()
+        card = self._card(run.model, progress, validated)
         card.scores, card.scores_on = scores_of(scored), scores_on
-        publish(self.job.output, self.model, card, self.reporter)
+        write_checkpoint(self.job.output, run.model, card, self.session.reporter)
         return {
             "checkpoint": self.job.output,
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
+            "stopped": stopped,
             "miou": round(progress.best_miou, 6),
             "scores": card.scores,
             "scores_on": scores_on,
@@ -129,37 +125,30 @@ class _Training:
         model = build(self.job.architecture, self.session.recipe.model, channels, len(self.manifest.classes))
         if self.job.encoder_weights is not None:
             model.load_encoder(_read_encoder(self.job.encoder_weights, model.config().get("encoder")))
-        return model.to(self.device)
+        return model.to(self.session.device)
 
-    def _train(self) -> Progress:
-        """Train from the beginning, or from where the same job was interrupted."""
-        job, recipe = self.job, self.session.recipe
-        part, mark = part_path(job.output), self._fingerprint()
-        progress = load_progress(part, mark, self.reporter) if job.resume else None
-        if progress is not None:
-            total = recipe.settings.epochs
-            self.reporter.info(f"Taking up an unfinished training: {progress.epoch} of {total} epochs.")
-        strategy = STRATEGIES[recipe.config.strategy](self.session.modalities)
-        trainer = self.session.trainer(self.model, strategy, self._evaluator(VALIDATION))
-        return trainer.run(progress or Progress(), self.reporter, lambda state: save_progress(part, state, mark))
-
-    def _evaluator(self, region: int) -> Evaluator:
-        """Return the evaluator of all scenarios in a region."""
-        return self.session.evaluator(region, supported(self.session.modalities), self.model)
+    def _tested_on(self) -> str:
+        """Return what the scores of the test scenes were measured on, in words."""
+        counts, classes = self.session.counts[TEST], len(self.session.classes)
+        names = [scene.name for scene in self.session.scenes if scene.counts(TEST, classes).any()]
+        return (
+            f"{counts.sum()} labelled pixels of the test scenes of {self.manifest.name} ({', '.join(names)}), used for "
+            "nothing else"
+        )
 
     def _fingerprint(self) -> str:
         """Return a hash of all that decides the result."""
         inputs = [path for entry in self.manifest.scenes for path in entry.files()]
         if self.job.encoder_weights is not None:
             inputs.append(self.job.encoder_weights)
-        return fingerprint(self.job, [self.manifest.sha256, self.session.recipe.sha256], inputs)
+        return training_fingerprint(self.job, [self.manifest.sha256, self.session.recipe.sha256], inputs)
 
-    def _card(self, progress: Progress, validated: dict[tuple[str, ...], Tally]) -> Card:
+    def _card(self, model: SegmentationModel, progress: Progress, validated: Mapping[Scenario, Tally]) -> Card:
         """Return the card, all but the scores."""
-        tile, margin = self.session.tile(self.model)
+        tile, margin = self.session.tile(model)
         weights = self.job.encoder_weights
         return Card(
-            architecture={"name": self.job.architecture, "config": self.model.config()},
+            architecture={"name": self.job.architecture, "config": model.config()},
             modalities=list(self.session.modalities),
             classes=self.manifest.classes,
             reference=self.manifest.reference,
@@ -168,7 +157,7 @@ class _Training:
             resolution=self.session.resolution(),
             tile=[tile, tile],
             margin=margin,
-            stride=self.model.output_stride,
+            stride=model.output_stride,
             calibration=calibration(validated),
             training={
                 "manifest": os.path.basename(self.manifest.path),

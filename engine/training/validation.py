@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from ..checkpoint.card import Scenario
-from ..evaluation.metrics import ConfusionMatrix
-from ..evaluation.pieces import Pieces
+from ..data.confusion import ConfusionMatrix
+from ..data.labelled_scenes import LabelledScene
+from ..data.labelled_tiles import LabelledTiles
 from ..events import Reporter
 from ..models.base import SegmentationModel
-from .parts import Part
 
 # Logits kept of each scenario to fit its temperature: more would not change it.
 _KEPT = 50_000
@@ -49,7 +49,7 @@ class Evaluator:
     decided by the tile on whose side of the seams it lies.
 
     Args:
-        parts: the scenes.
+        scenes: the scenes.
         region: whose labels count (`splits`).
         scenarios: which to run.
         classes: number of classes K.
@@ -59,33 +59,39 @@ class Evaluator:
     """
 
     def __init__(
-        self, parts: Sequence[Part], region: int, scenarios: Sequence[Scenario], classes: int, tile: int, overlap: int,
+        self,
+        scenes: Sequence[LabelledScene],
+        region: int,
+        scenarios: Sequence[Scenario],
+        classes: int,
+        tile: int,
+        overlap: int,
         stride: int,
-    ) -> None:  # fmt: skip
-        self._pieces = Pieces(parts, region, (tile, tile), overlap, stride)
+    ) -> None:
+        self._tiles = LabelledTiles(scenes, region, (tile, tile), overlap, stride)
         self._region, self._scenarios, self._classes = region, scenarios, classes
 
     @property
     def names(self) -> list[str]:
         """Names of the scenes that count."""
-        return [part.name for part in self._pieces.parts]
+        return [scene.name for scene in self._tiles.scenes]
 
     def __call__(
         self, model: SegmentationModel, device: torch.device, reporter: Reporter, keep_logits: bool = False
     ) -> dict[Scenario, Tally]:
         """Return what was found in each scenario that any scene has."""
-        labelled = sum(int(part.counts(self._region, self._classes).sum()) for part in self._pieces.parts)
+        labelled = sum(int(scene.counts(self._region, self._classes).sum()) for scene in self._tiles.scenes)
         step = max(1, -(-labelled // _KEPT)) if keep_logits else 0
         tallies: dict[Scenario, Tally] = {}
         model.eval()
-        for piece in self._pieces:
+        for tile in self._tiles:
             for scenario in self._scenarios:
                 reporter.check()
-                counted = piece.counted(scenario)
+                counted = tile.counted(scenario)
                 if counted.any():
-                    logits = piece.logits(model, piece.images(scenario), device)
+                    logits = tile.logits(model, tile.images(scenario), device)
                     tally = tallies.setdefault(scenario, Tally(self._classes, step))
-                    tally.add(logits[:, counted], piece.labels[counted])
+                    tally.add(logits[:, counted], tile.labels[counted])
         return {scenario: tallies[scenario] for scenario in self._scenarios if scenario in tallies}
 
 

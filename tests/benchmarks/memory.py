@@ -25,7 +25,7 @@ import torch
 from affine import Affine
 from rasterio.windows import Window
 
-from lacuna.engine.checkpoint.card import Card
+from lacuna.engine.checkpoint.card_file import card_from_dict
 from lacuna.engine.checkpoint.store import save
 from lacuna.engine.models.registry import build
 
@@ -63,7 +63,7 @@ def main() -> int:
 def make_checkpoint(folder: Path, config: str) -> Path:
     """Write a checkpoint with random weights."""
     torch.manual_seed(0)
-    card = Card.from_dict({**CARD, "architecture": {"name": "sgma", "config": json.loads(config)}})
+    card = card_from_dict({**CARD, "architecture": {"name": "sgma", "config": json.loads(config)}})
     channels = {item.name: len(item.bands) for item in card.modalities}
     model = build("sgma", card.architecture["config"], channels, len(card.classes))
     card.architecture["config"] = model.config()

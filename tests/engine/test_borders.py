@@ -15,7 +15,50 @@ QT = {"qgis", "PyQt5", "PyQt6", "PySide2", "PySide6", "sip", "osgeo"}
 # What lives in the engine's process alone.
 HEAVY = {"torch", "rasterio", "safetensors", "pyogrio", "shapely", "pyproj", "affine"}
 # What both processes use: these, and whatever they import.
-SHARED = ("errors", "events", "jobs", "options", "checkpoint.card", "checkpoint.classes", "checkpoint.header")
+SHARED = (
+    *("errors", "events", "jobs", "naming", "options", "palette", "version"),
+    *("checkpoint.card", "checkpoint.card_file", "checkpoint.classes", "checkpoint.header"),
+)
+# Who imports whom: for each folder (a file at the top of the engine or of the plugin counts as one) all others whose
+# code it uses. What is not written here is not allowed, and what is written here is so; nothing goes in a circle.
+WORDS = "errors events jobs naming"
+IMPORTS = {
+    "engine": {
+        "errors": "",
+        "naming": "",
+        "options": "",
+        "palette": "",
+        "version": "",
+        "events": "errors",
+        "jobs": "errors",
+        "models": "errors",
+        "report": "palette",
+        "checkpoint": "errors models naming palette",
+        "raster": f"{WORDS} checkpoint palette",
+        "runtime": "errors events raster version",
+        "data": f"{WORDS} checkpoint palette raster",
+        "imports": "errors events jobs checkpoint models runtime",
+        "inference": "errors events jobs checkpoint models raster runtime",
+        "evaluation": f"{WORDS} checkpoint data models raster report runtime",
+        "training": "errors events jobs checkpoint data imports models raster runtime",
+        "finetuning": f"{WORDS} checkpoint data models raster report runtime training",
+        "run": "errors events jobs checkpoint version",
+        "console": "errors events",
+        "worker": "errors events jobs console run",
+        "cli": "errors events jobs checkpoint console models options run version worker",
+        "__main__": "",
+    },
+    "plugin": {
+        "compat": "",
+        "settings": "",
+        "stub": "",
+        "host": "compat engine settings",
+        "ui": "compat engine host settings stub",
+        "processing": "compat engine host",
+        "plugin": "compat host processing ui",
+        "__init__": "plugin stub",
+    },
+}
 # Blocked by the plugin site (Bandit), or unsafe.
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "mktemp"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "shelve", "marshal", "telnetlib", "ftplib"}
@@ -35,7 +78,7 @@ def name_of(path):
 
 
 ENGINE = sources("engine")
-PLUGIN = [path for path in sources(".", "ui", "processing") if path.name != "setup.py"]
+PLUGIN = [path for path in sources(".", "host", "ui", "processing") if path.name != "setup.py"]
 
 
 def tree_of(path):
@@ -133,22 +176,71 @@ def test_nothing_unsafe_is_called(path):
                 assert keyword.value.value is True
 
 
-@pytest.mark.parametrize(
-    ("folder", "strangers"),
-    [("raster", ("models", "inference", "training")), ("models", ("raster", "inference", "training", "checkpoint"))],
-)
-def test_models_know_no_rasters_and_rasters_no_models(folder, strangers):
-    paths = sources(f"engine/{folder}")
-    assert paths
-    for path in paths:
-        names = imports_of(path)
-        for stranger in strangers:
-            found = [name for name in names if f"{name}.".startswith(f"engine.{stranger}.")]
-            assert not found, name_of(path)
-        if folder == "models":
-            assert not top(names) & {"rasterio", "pyogrio", "shapely"}
-        else:
-            assert not top(names) & {"torch", "safetensors"}
+def unit_of(name, house):
+    """Return the folder, or the file that stands for itself, in which a module or a name of one lies."""
+    steps = name.split(".")
+    if house == "engine":
+        return steps[1] if len(steps) > 1 else "__init__"
+    return "engine" if steps[0] == "engine" else steps[0]
+
+
+def units(house):
+    """Return for each unit of a house the names of all that it imports from Lacuna."""
+    found = {}
+    for path in ENGINE if house == "engine" else PLUGIN:
+        unit = unit_of(name_of(path) or "__init__", house)
+        own = {name for name in imports_of(path) if name.split(".")[0] in FOLDERS}
+        found.setdefault(unit, set()).update(own)
+    return found
+
+
+FOLDERS = {"engine", *IMPORTS["plugin"]}
+
+
+@pytest.mark.parametrize(("house", "unit"), [(house, unit) for house, table in IMPORTS.items() for unit in table])
+def test_every_folder_imports_what_the_table_says_and_nothing_else(house, unit):
+    used = {unit_of(name, house) for name in units(house)[unit]} & set(IMPORTS[house] | {"engine": ""})
+    assert used - {unit, "engine" if house == "engine" else unit} == set(IMPORTS[house][unit].split())
+
+
+@pytest.mark.parametrize("house", IMPORTS)
+def test_the_table_knows_every_folder_and_has_no_circle(house):
+    table = {unit: set(others.split()) - {"engine"} for unit, others in IMPORTS[house].items()}
+    assert set(units(house)) - {"__init__"} == set(table) - {"__init__"}
+    while table:
+        free = [unit for unit, others in table.items() if not others & set(table)]
+        assert free, f"a circle among {sorted(table)}"
+        table = {unit: others for unit, others in table.items() if unit not in free}
+
+
+def test_inside_a_folder_no_modules_import_each_other_in_a_circle():
+    graph = {name_of(path): imports_of(path) for path in [*ENGINE, *PLUGIN] if path.name != "__init__.py"}
+    graph = {name: {other for other in graph if other in found and other != name} for name, found in graph.items()}
+    while graph:
+        free = [name for name, others in graph.items() if not others & set(graph)]
+        assert free, f"a circle among {sorted(graph)}"
+        graph = {name: others for name, others in graph.items() if name not in free}
+
+
+def test_models_know_no_rasters_and_rasters_no_models():
+    for folder, strangers in (("models", {"rasterio", "pyogrio", "shapely"}), ("raster", {"torch", "safetensors"})):
+        paths = sources(f"engine/{folder}")
+        assert paths
+        for path in paths:
+            assert not top(imports_of(path)) & strangers, name_of(path)
+    # Nor do rasters reach torch by way of what they import.
+    reached = closure(["raster." + path.stem for path in sources("engine/raster")])
+    assert not {name for name, path in reached.items() if top(imports_of(path)) & {"torch", "safetensors"}}
+
+
+def test_no_public_name_means_two_things():
+    places = {}
+    for path in [*ENGINE, *PLUGIN]:
+        for node in tree_of(path).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name_of(path))
+    # A program's entry is called so everywhere.
+    assert {name: found for name, found in places.items() if len(found) > 1 and name != "main"} == {}
 
 
 @pytest.mark.parametrize("path", [*PLUGIN, *ENGINE, *sources("tests", "tools")], ids=lambda path: str(path.name))

@@ -228,10 +228,10 @@ def test_a_faulty_evaluation_is_refused(change, word):
 def test_an_evaluation_is_of_labels_or_of_a_manifest():
     job = from_json(json.dumps(EVALUATION))
     assert job == EvaluateJob("c", {"a": SourceSpec("a.tif")}, "l.tif")
-    assert job.part_paths() == []
+    assert job.unfinished_paths() == []
     job = from_json(json.dumps({**EVALUATION, **ON_A_MANIFEST, "report": "r.html", "update_card": True}))
     assert (job.manifest, job.protocol, job.record_path()) == ("m.toml", "subsets", "r.html.json")
-    assert job.part_paths() == ["r.html.part", "r.html.json.part", os.path.realpath("c") + ".part"]
+    assert job.unfinished_paths() == ["r.html.part", "r.html.json.part", os.path.realpath("c") + ".part"]
 
 
 @given(
@@ -283,12 +283,12 @@ def test_a_faulty_fine_tuning_is_refused(fault):
 
 def test_a_plan_needs_no_output_and_leaves_no_parts():
     job = from_json(json.dumps({**TUNING, "output": "", "plan_only": True}))
-    assert job.part_paths() == []
-    assert "o.part" in from_json(json.dumps(TUNING)).part_paths()
+    assert job.unfinished_paths() == []
+    assert "o.part" in from_json(json.dumps(TUNING)).unfinished_paths()
 
 
 def test_outputs_and_parts_are_those_asked_for():
     job = SegmentJob("c", {"a": SourceSpec("a.tif")}, "o.tif", evidence="e.tif")
     assert job.outputs() == {"classes": "o.tif", "evidence": "e.tif"}
     assert job.record_path() == "o.tif.json"
-    assert {"o.tif.part", "e.tif.part"} <= set(job.part_paths())
+    assert {"o.tif.part", "e.tif.part"} <= set(job.unfinished_paths())

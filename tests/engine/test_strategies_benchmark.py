@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import rasterio
 
+from lacuna.engine.data.manifest import read_manifest
 from lacuna.engine.jobs import TrainJob
 from lacuna.engine.models.registry import build
-from lacuna.engine.training.manifest import read_manifest
-from lacuna.engine.training.settings import read_recipe
+from lacuna.engine.training.recipe import read_recipe
 from lacuna.tests.benchmarks.strategies import data, protocol, results, run, table
 from lacuna.tests.benchmarks.strategies.protocol import Cell
 

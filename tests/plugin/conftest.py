@@ -55,6 +55,14 @@ def checkout_python() -> str:
     return python
 
 
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory) -> str:
+    """Return an interpreter without torch; the system's own may have Debian's."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    return str(folder / "bin" / "python")
+
+
 @pytest.fixture
 def engine_python(checkout_python, monkeypatch) -> str:
     """Let the plugin take the interpreter of the engine's own environment."""
@@ -65,10 +73,10 @@ def engine_python(checkout_python, monkeypatch) -> str:
 @pytest.fixture(scope="session", autouse=True)
 def kept_reports():
     """Let every dock ask its interpreter what it has, as in use, but keep the answer for the docks that come later."""
-    from lacuna import runtime
+    from lacuna.host import interpreters
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "check", functools.lru_cache(maxsize=None)(runtime.check))
+        patch.setattr(interpreters, "check", functools.lru_cache(maxsize=None)(interpreters.check))
         yield
 
 

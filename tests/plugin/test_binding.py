@@ -7,11 +7,12 @@ import pytest
 from osgeo import gdal
 from qgis.core import QgsRasterLayer
 
-from lacuna.binding import gdal_name, guess, match_bands, parse_pairs
-from lacuna.engine.checkpoint.card import Card, Modality
+from lacuna.engine.checkpoint.card import Modality
+from lacuna.engine.checkpoint.card_file import card_from_dict
 from lacuna.engine.errors import LacunaError, UsageError
+from lacuna.host.binding import gdal_name, guess, match_bands, parse_pairs
 
-CARD = Card.from_dict(
+CARD = card_from_dict(
     {
         "architecture": {"name": "sgma"},
         "modalities": [{"name": "optical", "bands": ["B02", "B03"]}, {"name": "dsm", "bands": ["height"]}],

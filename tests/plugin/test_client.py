@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lacuna.client import EngineClient, explain_status
 from lacuna.engine.errors import CancelledError, LacunaError
+from lacuna.host.client import EngineClient, explain_status
 
 PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 
@@ -158,7 +158,7 @@ def test_a_cancelled_run_names_of_outputs_with_brackets(engine, job, tmp_path, p
 
 
 def test_status_of_windows_memory_and_crash(monkeypatch):
-    monkeypatch.setattr("lacuna.client.os.name", "nt")
+    monkeypatch.setattr("lacuna.host.client.os.name", "nt")
     assert "0xC0000005" in explain_status(0xC0000005)[0]
 
 

@@ -9,7 +9,8 @@ from qgis.PyQt.QtGui import QColor, QPalette
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QWidget
 
-from lacuna.ui.chart import COLORS, line_pen, round_ticks
+from lacuna.engine.palette import SERIES
+from lacuna.ui.chart import line_pen, round_ticks
 from lacuna.ui.curves import LOSS_HEIGHT, Curves
 
 NAMES = (["optical"], ["radar"], ["optical", "radar"])
@@ -48,8 +49,8 @@ def test_ticks_are_round_and_span_the_values(low, high, wanted, ticks):
 
 
 def test_lines_beyond_the_colours_are_told_apart_by_dashes():
-    looks = {(line_pen(index).color().name(), line_pen(index).style()) for index in range(2 * len(COLORS))}
-    assert len(looks) == 2 * len(COLORS)
+    looks = {(line_pen(index).color().name(), line_pen(index).style()) for index in range(2 * len(SERIES))}
+    assert len(looks) == 2 * len(SERIES)
 
 
 def test_epochs_are_kept_and_cleared(curves):

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from lacuna import environment
 from lacuna.engine.errors import CancelledError, LacunaError
-from lacuna.runtime import PACKAGES, clean_environment, environment_python
+from lacuna.engine.version import PACKAGES
+from lacuna.host import environment
+from lacuna.host.interpreters import clean_environment, environment_python
 
 
 @pytest.fixture
@@ -36,11 +37,12 @@ def test_requirements_are_those_of_the_package():
         ("ERROR: No matching distribution found for torch>=2.6", "no-package"),
         ("[WinError 5] Access is denied: 'torch/lib/c10.dll'", "not-permitted"),
         ("The virtual environment was not created because ensurepip is not available.", "no-venv"),
+        ("The virtual environment was not created successfully because ensurepip is not\navailable.", "no-venv"),
         ("something else", "install-failed"),
     ],
 )
 def test_failures_are_told_apart(output, code):
-    problem = environment.explain(output)
+    problem = environment.pip_fault(output)
     assert problem.code == code
     assert problem.hint
     assert output in problem.text

@@ -14,7 +14,7 @@ from qgis.PyQt.QtGui import QDesktopServices, QKeySequence
 from qgis.PyQt.QtWidgets import QApplication, QCheckBox, QFileDialog
 
 import lacuna
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.ui.evaluate_page import EvaluatePage
 from lacuna.ui.segment_page import SegmentPage
 

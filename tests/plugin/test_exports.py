@@ -10,7 +10,7 @@ from qgis.core import QgsFeature, QgsFeatureRequest, QgsGeometry, QgsRectangle, 
 from qgis.core import QgsVectorLayerFeatureSource as FeatureSource
 
 from lacuna.engine.errors import LacunaError
-from lacuna.exports import Exports
+from lacuna.host.exports import Exports
 
 
 @pytest.fixture

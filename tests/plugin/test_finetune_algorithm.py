@@ -20,7 +20,7 @@ from qgis.core import (
     QgsRasterLayer,
 )
 
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.header import sha256
 
 SHORT = """

@@ -30,10 +30,11 @@ from qgis.PyQt.QtGui import QDesktopServices
 from qgis.PyQt.QtTest import QTest
 
 import lacuna
-from lacuna.engine.checkpoint.card import read_card
-from lacuna.exports import Exports
+from lacuna.engine.checkpoint.card_file import read_card
+from lacuna.host.exports import Exports
 from lacuna.ui.dock import LacunaDock
 from lacuna.ui.finetune_page import FinetunePage
+from lacuna.ui.finetune_state import Doing
 
 LONG = 120_000
 LEFT, RIGHT = Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton
@@ -298,7 +299,7 @@ def check_editing(page, proposed, qtbot):
         QTest.keyClick(bars, key)
     page.refresh()
     assert page.planNote.text() == "", "what is edited is part of the plan"
-    page._planning = False
+    page.state.doing = Doing.TRAINING
     job = page._job(Exports())
     job.check()
     assert job.strategy == "weights"
@@ -470,7 +471,7 @@ def test_what_is_chosen_goes_into_the_job(labelled, tmp_path):
     page.refresh()
     assert not training.loraGroup.isHidden()
     exports = Exports()
-    page._planning = False
+    page.state.doing = Doing.TRAINING
     job = page._job(exports)
     job.check()
     exports.write(lambda: False)

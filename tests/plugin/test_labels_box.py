@@ -22,9 +22,9 @@ from qgis.core import (
 from qgis.PyQt.QtCore import QPointF, Qt, QVariant
 from qgis.PyQt.QtGui import QColor, QWheelEvent
 
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.errors import LacunaError
-from lacuna.exports import Exports
+from lacuna.host.exports import Exports
 from lacuna.ui.labels_box import LabelsBox
 
 CHECKOUT = Path(__file__).resolve().parents[2]

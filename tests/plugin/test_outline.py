@@ -6,15 +6,17 @@ from __future__ import annotations
 import pytest
 from qgis.core import QgsCoordinateReferenceSystem, QgsRectangle
 
-from lacuna.engine.checkpoint.card import Card
+from lacuna.engine.checkpoint.card_file import card_from_dict
 from lacuna.engine.raster.tiles import plan_tiles
-from lacuna.ui.outline import Grid, tile_count
+from lacuna.ui.outline import OutlineGrid, tile_count
 from lacuna.ui.score_bars import score_words
 
 
 def grid(width, height, pixel=10.0):
     crs = QgsCoordinateReferenceSystem("EPSG:32632")
-    return Grid(crs, QgsRectangle(500000, 5000000, 500000 + width * pixel, 5000000 + height * pixel), pixel, pixel)
+    return OutlineGrid(
+        crs, QgsRectangle(500000, 5000000, 500000 + width * pixel, 5000000 + height * pixel), pixel, pixel
+    )
 
 
 @pytest.mark.parametrize("size", [(224, 224), (31, 1000), (512, 513), (2048, 1999), (10980, 10980)])
@@ -41,7 +43,7 @@ def card(**more):
     scores = [{"available": ["a"], "miou": 0.5}, {"available": ["a", "b"], "miou": 0.6}]
     classes = [{"value": 1, "name": "x"}]
     values = {"architecture": {"name": "sgma"}, "modalities": modalities, "classes": classes, "scores": scores}
-    return Card.from_dict({**values, **more})
+    return card_from_dict({**values, **more})
 
 
 def test_accuracy_in_words():

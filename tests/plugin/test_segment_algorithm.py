@@ -27,7 +27,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 
 
 @pytest.fixture
@@ -77,7 +77,9 @@ def test_the_log_has_a_line_for_each_tenth_of_the_way(processing, request_, list
     assert listener.texts[-1].startswith("36 of 36 tiles")
 
 
-def test_a_temporary_output_is_loaded_with_its_style(processing, request_, checkpoint):
+def test_a_temporary_output_is_loaded_with_its_style(processing, request_, checkpoint, monkeypatch):
+    # As in `qgis_process`: since 3.44 Processing takes no mock for the view of layers.
+    monkeypatch.setattr("processing.gui.Postprocessing.iface", None, raising=False)
     request_["OUTPUT"] = "TEMPORARY_OUTPUT"
     processing.runAndLoadResults("lacuna:segment", request_)
     (layer,) = QgsProject.instance().mapLayersByName("Classes")
@@ -176,8 +178,8 @@ def test_a_layer_of_pictures_is_refused(processing, request_):
         processing.run("lacuna:segment", {**request_, "MODALITY_2": tiles})
 
 
-def test_an_error_of_the_engine_has_its_hint(processing, request_, monkeypatch):
-    monkeypatch.setenv("LACUNA_PYTHON", "/usr/bin/python3")
+def test_an_error_of_the_engine_has_its_hint(processing, request_, bare_python, monkeypatch):
+    monkeypatch.setenv("LACUNA_PYTHON", bare_python)
     with pytest.raises(QgsProcessingException, match=r"torch.*Options"):
         processing.run("lacuna:segment", request_)
 

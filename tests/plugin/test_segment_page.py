@@ -11,7 +11,7 @@ from qgis.core import QgsFeature, QgsGeometry, QgsProject, QgsRasterLayer, QgsRe
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtWidgets import QCheckBox, QRadioButton
 
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.errors import LacunaError
 from lacuna.ui.segment_page import SegmentPage
 
@@ -235,7 +235,7 @@ def test_an_engine_that_dies_is_explained_and_the_form_opens_again(page, engine,
     script = engine("say(event='progress', done=1, total=9, unit='tiles')\nos.kill(os.getpid(), signal.SIGKILL)\n")
     (Path(script[0]).parent / "engine").mkdir()
     Path(script[0]).rename(Path(script[0]).parent / "engine" / "__main__.py")
-    monkeypatch.setattr("lacuna.client.PLUGIN_FOLDER", Path(script[0]).parent)
+    monkeypatch.setattr("lacuna.host.client.PLUGIN_FOLDER", Path(script[0]).parent)
     with qtbot.waitSignal(page.failed, timeout=LONG) as waited:
         click(qtbot, page.segmentButton)
     assert waited.args[0].code == "engine-died"
@@ -243,8 +243,8 @@ def test_an_engine_that_dies_is_explained_and_the_form_opens_again(page, engine,
     assert page.segmentButton.isEnabled()
 
 
-def test_an_interpreter_without_torch_is_a_clear_message(page, monkeypatch, qtbot, tmp_path):
-    monkeypatch.setenv("LACUNA_PYTHON", "/usr/bin/python3")
+def test_an_interpreter_without_torch_is_a_clear_message(page, bare_python, monkeypatch, qtbot, tmp_path):
+    monkeypatch.setenv("LACUNA_PYTHON", bare_python)
     with qtbot.waitSignal(page.failed, timeout=LONG) as waited:
         click(qtbot, page.segmentButton)
     assert waited.args[0].code == "engine-incomplete"
@@ -320,7 +320,7 @@ def test_partial_cover_is_said(page, sample, tmp_path, qtbot):
 
 
 def test_bands_chosen_by_hand_nodata_and_mask_go_into_the_job(page, sample):
-    from lacuna.exports import Exports
+    from lacuna.host.exports import Exports
 
     radar = row(page, "radar")
     click_target = radar.detailsButton

@@ -12,7 +12,7 @@ from qgis.PyQt.QtCore import QPoint, QPointF, Qt, QVariant
 from qgis.PyQt.QtGui import QWheelEvent
 from qgis.PyQt.QtWidgets import QApplication
 
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.jobs import METHODS, PRESETS, STRATEGIES
 from lacuna.ui.class_plan_box import ClassPlanBox
 from lacuna.ui.split_box import SplitBox
@@ -100,7 +100,7 @@ def test_the_engine_reads_what_is_written(training, split, engine_python, plugin
     path.write_text(toml_words({**training.tables(), "split": split.table()}), encoding="utf-8")
     code = (
         "import sys\n"
-        "from lacuna.engine.training.finetune_settings import read_settings\n"
+        "from lacuna.engine.finetuning.finetune_settings import read_settings\n"
         "from lacuna.engine.checkpoint.card import read_card\n"
         "from lacuna.engine.jobs import FinetuneJob\n"
         "job = FinetuneJob(sys.argv[1], method='lora', config=sys.argv[2])\n"

@@ -22,9 +22,9 @@ import torch
 from lacuna.engine.checkpoint.header import sha256
 from lacuna.engine.errors import LacunaError
 from lacuna.engine.events import Event, Reporter
-from lacuna.engine.inference.record import versions
 from lacuna.engine.jobs import EvaluateJob, FinetuneJob, Job, TrainJob
 from lacuna.engine.run import run
+from lacuna.engine.runtime.versions import library_versions
 
 from . import data, protocol, results
 from .protocol import BASE, STRATEGIES, Cell
@@ -155,7 +155,7 @@ class Bench:
             "cases": [_case(item) for item in found["cases"]],
             "device": found["device"],
             "threads": torch.get_num_threads(),
-            "versions": versions(),
+            "versions": library_versions(),
             "test_seconds": found["seconds"],
         }
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lacuna.engine.checkpoint.card import Card, ClassInfo, Modality, read_card, scenarios
+from lacuna.engine.checkpoint.card import Card, ClassInfo, Modality, scenarios
+from lacuna.engine.checkpoint.card_file import card_from_dict, card_from_metadata, card_metadata, read_card
 from lacuna.engine.errors import LacunaError, UsageError
 
 
@@ -36,15 +37,15 @@ def test_scenarios_are_listed_by_size_then_in_the_cards_order():
 
 
 def test_a_card_survives_the_way_through_metadata(card_values):
-    card = Card.from_dict(card_values)
-    again = Card.from_metadata(card.to_metadata(), "file")
+    card = card_from_dict(card_values)
+    again = card_from_metadata(card_metadata(card), "file")
     assert again == card
     assert again.classes[1].name == "eau (été)"
     assert [item.resampling for item in again.modalities] == ["bilinear", "nearest", "cubic"]
 
 
 def test_metadata_is_strict_json_without_what_mlm_says_already(card_values):
-    metadata = Card.from_dict(card_values).to_metadata()
+    metadata = card_metadata(card_from_dict(card_values))
     assert sorted(metadata) == ["lacuna", "mlm"]
     rest = json.loads(metadata["lacuna"])
     assert "classes" not in rest
@@ -52,7 +53,7 @@ def test_metadata_is_strict_json_without_what_mlm_says_already(card_values):
 
 
 def test_a_given_card_needs_only_architecture_modalities_and_classes():
-    card = Card.from_dict(
+    card = card_from_dict(
         {
             "architecture": {"name": "dis2"},
             "modalities": [{"name": "dsm", "bands": ["height"], "scaling": {"type": "none"}}],
@@ -67,7 +68,7 @@ def test_a_given_card_needs_only_architecture_modalities_and_classes():
 def test_tuples_become_lists_and_nodata_nan_becomes_none():
     card = make_card(tile=(64, 32))
     card.modalities[0] = Modality("a", ["band"], nodata=math.nan)
-    again = Card.from_metadata(card.to_metadata(), "file")
+    again = card_from_metadata(card_metadata(card), "file")
     assert again.tile == [64, 32]
     assert again.modalities[0].nodata is None
 
@@ -75,7 +76,7 @@ def test_tuples_become_lists_and_nodata_nan_becomes_none():
 @pytest.mark.parametrize("value", [math.nan, math.inf, object()])
 def test_a_card_that_json_cannot_hold_is_not_written(value):
     with pytest.raises(LacunaError) as caught:
-        make_card(training={"loss": value}).to_metadata()
+        card_metadata(make_card(training={"loss": value}))
     assert caught.value.code == "bad-card"
 
 
@@ -151,7 +152,7 @@ def test_a_faulty_card_is_refused_with_its_origin_and_the_fault(card_values, fau
         holder = holder[key]
     holder[path[-1]] = value
     with pytest.raises(LacunaError) as caught:
-        Card.from_dict(card_values, "forest.safetensors")
+        card_from_dict(card_values, "forest.safetensors")
     assert caught.value.code == "bad-card"
     assert caught.value.text.startswith("forest.safetensors has a card that cannot be used: ")
 
@@ -159,7 +160,7 @@ def test_a_faulty_card_is_refused_with_its_origin_and_the_fault(card_values, fau
 def test_too_many_modalities_are_refused(card_values):
     card_values["modalities"] = [{"name": f"m{index}", "bands": ["b"]} for index in range(17)]
     with pytest.raises(LacunaError, match="at most 16"):
-        Card.from_dict(card_values)
+        card_from_dict(card_values)
 
 
 JSON = st.recursive(
@@ -177,7 +178,7 @@ def test_whatever_stands_in_a_field_the_answer_is_a_card_or_an_error_in_words(ke
         values[key][0][next(iter(values[key][0]))] = value
     else:
         values[key] = value
-    card, problem = attempt(Card.from_dict, values)
+    card, problem = attempt(card_from_dict, values)
     assert card.supported() if problem is None else problem.code == "bad-card"
 
 
@@ -277,27 +278,27 @@ def test_a_request_that_it_can_serve_passes():
     ],
 )
 def test_hostile_metadata_is_refused(card_values, change, code):
-    metadata = {**Card.from_dict(card_values).to_metadata(), **change}
+    metadata = {**card_metadata(card_from_dict(card_values)), **change}
     with pytest.raises(LacunaError) as caught:
-        Card.from_metadata({key: value for key, value in metadata.items() if value is not None}, "x.safetensors")
+        card_from_metadata({key: value for key, value in metadata.items() if value is not None}, "x.safetensors")
     assert caught.value.code == code
     assert "x.safetensors" in caught.value.text
 
 
 @given(st.data())
 def test_a_damaged_card_is_never_more_than_an_error_in_words(data):
-    metadata = make_card().to_metadata()
+    metadata = card_metadata(make_card())
     key = data.draw(st.sampled_from(sorted(metadata)))
     place = data.draw(st.integers(0, len(metadata[key]) - 1))
     metadata[key] = metadata[key][:place] + data.draw(st.characters(codec="utf-8")) + metadata[key][place + 1 :]
-    card, problem = attempt(Card.from_metadata, metadata, "x")
+    card, problem = attempt(card_from_metadata, metadata, "x")
     assert card.supported() if problem is None else problem.text
 
 
 def test_read_card_reads_no_more_than_the_header(card_values, write_header):
-    card = Card.from_dict(card_values)
+    card = card_from_dict(card_values)
     tensors = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
-    path = write_header({"__metadata__": card.to_metadata(), **tensors}, body=bytes(8))
+    path = write_header({"__metadata__": card_metadata(card), **tensors}, body=bytes(8))
     assert read_card(path) == card
 
 

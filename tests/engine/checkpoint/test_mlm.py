@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from lacuna.engine.checkpoint.card import Card
+from lacuna.engine.checkpoint.card_file import card_from_dict
 from lacuna.engine.checkpoint.mlm import to_mlm
 
 # https://github.com/stac-extensions/mlm/blob/main/json-schema/schema.json: ResizeType, ValueScalingObject, mlm:name.
@@ -26,7 +26,7 @@ MLM_NAME = re.compile(r"^[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]$")
 
 @pytest.fixture
 def item(card_values):
-    return to_mlm(Card.from_dict(card_values))
+    return to_mlm(card_from_dict(card_values))
 
 
 def test_the_item_has_what_stac_requires(item):
@@ -49,7 +49,7 @@ def test_the_properties_have_what_mlm_requires(item):
 
 @pytest.mark.parametrize("name", ["", "x", "été", "7 trees", "A (b)", "--", "木"])
 def test_any_name_gives_one_that_mlm_allows(card_values, name):
-    assert MLM_NAME.match(to_mlm(Card.from_dict({**card_values, "name": name}))["properties"]["mlm:name"])
+    assert MLM_NAME.match(to_mlm(card_from_dict({**card_values, "name": name}))["properties"]["mlm:name"])
 
 
 def test_one_input_a_modality_with_its_bands_in_order(item):
@@ -76,7 +76,7 @@ def test_every_band_is_described_once_and_an_asset_has_bands_too(item):
 
 def test_a_band_of_two_modalities_stands_once(card_values):
     card_values["modalities"][1]["bands"] = ["B02", "VH"]
-    bands = to_mlm(Card.from_dict(card_values))["properties"]["bands"]
+    bands = to_mlm(card_from_dict(card_values))["properties"]["bands"]
     assert [band for band in bands if band["name"] == "B02"] == [{"name": "B02"}]
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lacuna.engine.checkpoint import store
-from lacuna.engine.checkpoint.card import Card
+from lacuna.engine.checkpoint.card_file import card_from_dict, card_metadata
 from lacuna.engine.errors import LacunaError
 from lacuna.engine.models import registry
 
@@ -41,7 +41,7 @@ def _build_tiny(name, config, modalities, classes):
 
 @pytest.fixture
 def card(card_values):
-    return Card.from_dict({**card_values, "architecture": {"name": "tiny", "config": {}}})
+    return card_from_dict({**card_values, "architecture": {"name": "tiny", "config": {}}})
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_the_bytes_do_not_depend_on_the_process(path, card, model, tmp_path):
     script = (
         "import json, sys, torch\n"
         "from lacuna.engine.checkpoint import store\n"
-        "from lacuna.engine.checkpoint.card import Card\n"
-        "store.save(sys.argv[1], {'w': torch.ones(3), 'a': torch.zeros(2)}, Card.from_dict(json.loads(sys.argv[2])))\n"
+        "from lacuna.engine.checkpoint.card_file import card_from_dict\n"
+        "store.save(sys.argv[1], {'w': torch.ones(3), 'a': torch.zeros(2)}, card_from_dict(json.loads(sys.argv[2])))\n"
     )
     for _ in range(3):
         subprocess.run([sys.executable, "-c", script, path, json.dumps(card.to_dict())], check=True)
@@ -120,7 +120,7 @@ def test_numbers_that_are_not_finite_are_not_saved(path, card, model, value, hal
 def test_numbers_that_are_not_finite_are_not_loaded(path, card, model):
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state["layer.bias"][0] = float("nan")
-    safetensors.torch.save_file(state, path, metadata=card.to_metadata())
+    safetensors.torch.save_file(state, path, metadata=card_metadata(card))
     with pytest.raises(LacunaError, match=r"layer\.bias") as caught:
         store.load(path)
     assert caught.value.code == "bad-weights"
@@ -165,7 +165,7 @@ def break_state(kind, state):
     ],
 )
 def test_tensors_that_do_not_fit_are_named_before_any_is_copied(path, card, model, monkeypatch, kind, words):
-    safetensors.torch.save_file(break_state(kind, model.state_dict()), path, metadata=card.to_metadata())
+    safetensors.torch.save_file(break_state(kind, model.state_dict()), path, metadata=card_metadata(card))
     monkeypatch.setattr(store, "_read", lambda *_: pytest.fail("tensors were read"))
     with pytest.raises(LacunaError) as caught:
         store.load(path)
@@ -240,7 +240,7 @@ def test_a_card_with_a_fault_is_never_written(path, card, model):
 @pytest.mark.parametrize("half", [False, True])
 def test_another_card_over_the_same_weights_gives_the_bytes_of_a_fresh_save(path, card, model, tmp_path, half):
     store.save(path, model, card, half=half)
-    other = Card.from_dict({**card.to_dict(), "description": "x" * 3 * store._BLOCK, "scores_on": "elsewhere"})
+    other = card_from_dict({**card.to_dict(), "description": "x" * 3 * store._BLOCK, "scores_on": "elsewhere"})
     store.rewrite_card(path, other)
     fresh = str(tmp_path / "fresh.safetensors")
     store.save(fresh, model, other, half=half)
@@ -273,7 +273,7 @@ def test_a_card_with_a_fault_does_not_replace_a_good_one(path, card, model):
 
 
 def test_a_real_model_gives_the_same_logits_after_the_way_through_a_file(path, card_values):
-    card = Card.from_dict({**card_values, "architecture": {"name": "sgma", "config": {}}})
+    card = card_from_dict({**card_values, "architecture": {"name": "sgma", "config": {}}})
     channels = {item.name: len(item.bands) for item in card.modalities}
     torch.manual_seed(0)
     model = registry.build("sgma", {"encoder": "resnet_small"}, channels, len(card.classes)).eval()

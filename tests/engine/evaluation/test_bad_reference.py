@@ -12,7 +12,7 @@ import shapely
 import torch
 from affine import Affine
 
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.header import sha256
 from lacuna.engine.checkpoint.store import load, rewrite_card
 from lacuna.engine.errors import LacunaError, UsageError

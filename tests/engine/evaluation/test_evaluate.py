@@ -15,16 +15,20 @@ import shapely
 from affine import Affine
 
 from lacuna.engine import cli
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
+from lacuna.engine.data.confusion import ConfusionMatrix
 from lacuna.engine.errors import CancelledError
 from lacuna.engine.evaluation.evaluate import evaluate
-from lacuna.engine.evaluation.metrics import ConfusionMatrix
 from lacuna.engine.evaluation.reliability import Reliability
 from lacuna.engine.events import Reporter
 from lacuna.engine.jobs import EvaluateJob, SourceSpec
 
 DATA = Path(__file__).parents[2] / "data" / "landcover_s2_s1_dem"
-PLACE = Affine(10, 0, 500000, 0, -10, 5500000)
+
+
+def place(columns, rows):
+    """Return where a raster lies that begins so many pixels into the scene."""
+    return Affine(10, 0, 500000 + 10 * columns, 0, -10, 5500000 - 10 * rows)
 
 
 def confusion(labels, found, where=None, classes=4):
@@ -100,7 +104,7 @@ def test_scenarios_that_cannot_be_measured_are_left_out_and_said(make_checkpoint
 def test_a_labelled_window_of_a_larger_scene(checkpoint, scene, arrays, write_raster, run_evaluate):
     inside = np.full((20, 30), 0, np.uint8)
     inside[:] = arrays["labels"][17:37, 25:55]
-    path = write_raster("part.tif", inside, transform=PLACE @ Affine.translation(25, 17))
+    path = write_raster("part.tif", inside, transform=place(25, 17))
     result, _ = run_evaluate(checkpoint, {"a": scene["a"]}, path)
     assert result["cases"][0]["confusion"] == confusion(inside, arrays["a"][17:37, 25:55]).counts.tolist()
 
@@ -226,7 +230,7 @@ def test_area_estimates_are_of_the_whole_scene_from_labels_in_a_part_of_it(
     if whole:
         path = write_raster("l.tif", np.where(known, arrays["labels"], 9).astype(np.uint8), nodata=9)
     else:
-        path = write_raster("l.tif", arrays["labels"][part], transform=PLACE @ Affine.translation(16, 8))
+        path = write_raster("l.tif", arrays["labels"][part], transform=place(16, 8))
     holes = arrays["b"].copy()
     holes[:, 60:] = np.nan
     sources = {"a": scene["a"], "b": write_raster("holes.tif", holes)}

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.header import sha256
 from lacuna.engine.checkpoint.store import rewrite_card
+from lacuna.engine.data.confusion import ConfusionMatrix
+from lacuna.engine.data.labelled_scenes import close_scenes, divide_scenes, open_scenes
+from lacuna.engine.data.manifest import read_manifest
 from lacuna.engine.errors import LacunaError, UsageError
-from lacuna.engine.evaluation.metrics import ConfusionMatrix
 from lacuna.engine.events import silent
-from lacuna.engine.training.manifest import read_manifest
-from lacuna.engine.training.parts import close_parts, divide, open_parts
 
 HEAD = """
 reference = "a"
@@ -113,14 +113,14 @@ def test_the_sides_of_a_division_by_blocks_are_those_of_training(scenes, checkpo
     scenes.add("third", "test", seed=3)
     path = scenes.manifest()
     manifest = read_manifest(path)
-    parts = open_parts(manifest, silent())
-    divide(parts, manifest, silent())
+    parts = open_scenes(manifest, silent())
+    divide_scenes(parts, manifest, silent())
     wanted = ConfusionMatrix(4)
     for part in parts:
         inside = part.region == {"train": 0, "validation": 1}[split]
         known = scenes.arrays[part.name]
         wanted.update(known["truth"][inside], known["a"][inside])
-    close_parts(parts)
+    close_scenes(parts)
     result, _ = run_evaluate(checkpoint, manifest=path, split=split)
     assert result["cases"][0]["confusion"] == wanted.counts.tolist()
     assert 0 < result["cases"][0]["pixels"] < 2 * 40 * 48

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.header import sha256
-from lacuna.engine.evaluation import charts
-from lacuna.engine.evaluation.report import case_name, main_case, render
 from lacuna.engine.events import Reporter
 from lacuna.engine.jobs import EvaluateJob, SourceSpec
+from lacuna.engine.report import charts
+from lacuna.engine.report.evaluation import case_name, evaluation_page, main_case
 from lacuna.engine.run import run
 
 NASTY = "<script>alert('&\")</script>"
@@ -93,7 +93,7 @@ def test_areas_are_shown_when_they_were_asked_for(reported):
         assert f"{row['low_m2'] / 1e4:,.2f} to {row['high_m2'] / 1e4:,.2f}" in page.text
     result["classes"][1]["labelled"] = 0
     row = result["areas"]["classes"][1]
-    assert f"{row['low_m2'] / 1e4:,.2f} to" not in render(result), "without a label nothing is estimated"
+    assert f"{row['low_m2'] / 1e4:,.2f} to" not in evaluation_page(result), "without a label nothing is estimated"
     assert "Areas" not in reported()[2].text
 
 
@@ -120,7 +120,7 @@ def test_names_that_look_like_markup_stay_text(reported):
         item["name"] = NASTY
     for case in result["cases"]:
         case["available"] = [NASTY, *case["available"]]
-    text = render(result)
+    text = evaluation_page(result)
     page = Page(text)
     assert "script" not in page.tags
     assert "<script" not in text

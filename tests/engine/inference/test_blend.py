@@ -104,4 +104,3 @@ def test_a_tile_without_data_leaves_its_cells_to_its_neighbours():
     assert pending == 0 and (count == 1).all()
     assert (evidence[:, : ramp.start] == 1).all() and not evidence[:, ramp.start :].any()
     assert (scene[:, :, : ramp.start] == 1).all() and not scene[:, :, ramp.start :].any()
-

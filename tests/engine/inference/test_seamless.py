@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.store import load
 from lacuna.engine.errors import CancelledError
 from lacuna.engine.events import silent
 from lacuna.engine.inference import pipeline
+from lacuna.engine.inference.classification import Classification
 from lacuna.engine.inference.predictor import Predictor
 from lacuna.engine.inference.reader import TileReader
 from lacuna.engine.jobs import SegmentJob, SourceSpec
@@ -106,7 +107,7 @@ def test_real_model_gives_the_same_bits_for_any_order_and_readers(
         predictor = Predictor(model, card, pipeline.choose_device("cpu", silent()))
         reader = TileReader(scene, card, plan, None, silent())
         values = [item.value for item in card.classes]
-        pipeline.classify(reader, predictor, writers, values, scene, plan, silent(), 2, readers, order)
+        Classification(reader, predictor, writers, values, scene.grid, plan).run(silent(), 2, readers, order)
         for writer in writers:
             writer.assemble()
             writer.publish()
@@ -132,9 +133,7 @@ def test_each_pixel_is_that_of_its_own_scenario(two_sources, run_segment, read):
 
 @pytest.mark.parametrize("limit", [9, 14, 19])
 @pytest.mark.slow
-def test_a_crashed_job_is_taken_up_with_the_same_bits(
-    limit, two_sources, run_segment, read, monkeypatch, tmp_path
-):
+def test_a_crashed_job_is_taken_up_with_the_same_bits(limit, two_sources, run_segment, read, monkeypatch, tmp_path):
     whole = outputs(run_segment(*two_sources, "whole.tif", **EVERYTHING), read)
     counts = json.loads((tmp_path / "whole.tif.json").read_text())["classes"]
     calls = {"predictions": 0, "limit": limit}

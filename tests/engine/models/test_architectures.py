@@ -48,8 +48,8 @@ def make(case, modalities=MODALITIES, **config):
     return registry.build(name, {**values, **config}, modalities, CLASSES)
 
 
-def draw(names, size=(64, 64), batch=2):
-    return {name: torch.randn(batch, MODALITIES[name], *size) for name in names}
+def draw(names, size=(64, 64), batch=2, dtype=torch.float32):
+    return {name: torch.randn(batch, MODALITIES[name], *size, dtype=dtype) for name in names}
 
 
 def own_modules(model, name):
@@ -95,12 +95,13 @@ def test_images_may_be_on_grids_of_their_own(case):
 
 @pytest.mark.slow
 def test_an_image_of_a_batch_is_as_alone(case):
-    model = make(case).eval()
-    images = draw(MODALITIES, batch=3)
+    """In float64: kernels depend on the size of the batch, and a network that has learned nothing enlarges that."""
+    model = make(case).eval().double()
+    images = draw(MODALITIES, batch=3, dtype=torch.float64)
     with torch.no_grad():
         together = model(images)
         alone = model({name: image[1:2] for name, image in images.items()})
-    torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.slow
@@ -165,8 +166,9 @@ def test_gradients_reach_every_parameter(case):
 
 @pytest.mark.slow
 def test_losses_follow_the_generator(case):
-    model = make(case).train()
-    images, target = draw(MODALITIES), torch.randint(0, CLASSES, (2, 64, 64))
+    """In float64, where not every library sums in the same order each time, what is drawn alone makes a difference."""
+    model = make(case).double().train()
+    images, target = draw(MODALITIES, (32, 32), dtype=torch.float64), torch.randint(0, CLASSES, (2, 32, 32))
     state = {name: value.clone() for name, value in model.state_dict().items()}
 
     def run(seed):
@@ -175,8 +177,8 @@ def test_losses_follow_the_generator(case):
         return model.losses(images, target, generator=torch.Generator().manual_seed(seed))["total"].item()
 
     first = [run(seed) for seed in range(6)]
-    assert first == [run(seed) for seed in range(6)]
-    assert len(set(first)) > 1
+    assert [run(seed) for seed in range(6)] == pytest.approx(first, rel=1e-9)
+    assert max(first) - min(first) > 1e-6
 
 
 @pytest.mark.slow
@@ -192,7 +194,7 @@ def test_pixels_without_label_count_for_nothing(case):
         model.losses(images, target, generator=torch.Generator().manual_seed(0), class_weights=chosen)["total"]
         for chosen in (None, weights)
     )
-    torch.testing.assert_close(plain, weighted)
+    torch.testing.assert_close(plain, weighted, rtol=1e-5, atol=0)
     assert plain.item() > 0
 
 
@@ -254,8 +256,8 @@ def test_a_network_told_to_draw_no_scenarios_says_so(name):
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.slow
 def test_a_forward_can_be_exported(name):
-    model = make(next(case for case, (kind, _) in CASES.items() if kind == name)).eval()
-    images = draw(["optical", "dsm"], (64, 64), 1)
+    model = make(next(case for case, (kind, _) in CASES.items() if kind == name)).eval().double()
+    images = draw(["optical", "dsm"], (64, 64), 1, torch.float64)
     program = torch.export.export(model, (images,), strict=False)
     with torch.no_grad():
-        torch.testing.assert_close(program.module()(images), model(images))
+        torch.testing.assert_close(program.module()(images), model(images), rtol=1e-9, atol=1e-9)

@@ -11,6 +11,7 @@ from lacuna.engine.errors import LacunaError
 from lacuna.engine.models import registry
 from lacuna.engine.models.base import SegmentationModel
 from lacuna.engine.models.class_tensors import ClassTensors, compare_builds, transfer
+from lacuna.engine.models.names import MODULES
 
 TINY = {"encoder_options": {"width": 8, "depth": 1}, "head_width": 8, "head_dropout": 0.0}
 MODALITIES = {"a": 2, "b": 1}
@@ -56,7 +57,7 @@ def test_of_sgma_the_filters_and_the_classifier_are_found():
     assert found == ClassTensors({**filters, "head.classify.weight": (0,), "head.classify.bias": (0,)}, [])
 
 
-@pytest.mark.parametrize("name", [name for name in registry.architectures() if name != "identity"])
+@pytest.mark.parametrize("name", list(MODULES))
 @pytest.mark.slow
 def test_every_architecture_can_get_other_classes(name):
     model = registry.build(name, TINY if name == "sgma" else {}, MODALITIES, 4).eval()

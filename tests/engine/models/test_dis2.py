@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +16,10 @@ from lacuna.engine.models.classwise import ClassAttention
 from lacuna.engine.models.dis2 import _prepared
 from lacuna.engine.models.dis2_layers import SampleNorm, mirrored
 from lacuna.engine.models.hybrid_fusion import AttentionLayer
+from lacuna.engine.models.layers import module_key
 
 PAIR = {"rgb": 3, "ndsm": 1}
 ALL = {"optical": 4, "sar": 2, "dsm": 1, "type": 3}
-STORED = Path(__file__).parents[2] / "data" / "logits_dis2.npz"
 EXACT = {"rtol": 1e-4, "atol": 2e-5}
 
 
@@ -52,13 +51,13 @@ def run_branch(model, images, names):
 
 @pytest.fixture
 def published(reference, image):
-    """The arrays of the reference, the imported model and its input."""
+    """The arrays of the reference, the imported model and its input, in float64: see conftest."""
     arrays, weights = reference("dis2_k5_64x64")
     config, state = registry.architecture("dis2").import_published(weights, {"image_size": [64, 64]}, PAIR, 5)
     model = registry.build("dis2", config, PAIR, 5)
     model.load_state_dict(state)
-    stack = image(1, (2, 4, 64, 64))
-    return arrays, model.eval(), {"rgb": stack[:, :3], "ndsm": stack[:, 3:]}
+    stack = image(1, (2, 4, 64, 64)).double()
+    return arrays, model.eval().double(), {"rgb": stack[:, :3], "ndsm": stack[:, 3:]}
 
 
 SCENARIOS = {"no_ndsm": ["rgb"], "no_rgb": ["ndsm"]}
@@ -75,8 +74,14 @@ def test_the_published_probabilities_are_reproduced(published):
         close(model(images).softmax(1), arrays, "prob_full")
         for case, names in SCENARIOS.items():
             close(model({name: images[name] for name in names}).softmax(1), arrays, f"prob_{case}")
-        for name, logits in model.unimodal(images).items():
-            close(logits.softmax(1), arrays, f"{name}_pred")
+        for name, maps in model.encode(images, list(images)).items():
+            close(model.auxiliary[module_key(name)](maps).softmax(1), arrays, f"{name}_pred")
+
+
+@pytest.mark.parametrize("names", [["rgb", "ndsm"], ["rgb"], ["ndsm"]])
+def test_the_published_network_in_float32_is_as_in_float64(published, agrees_with_double, names):
+    _, model, images = published
+    agrees_with_double(model.float(), {name: images[name].float() for name in names})
 
 
 @pytest.mark.parametrize("case", SCENARIOS)
@@ -395,13 +400,9 @@ def test_bad_configurations_are_refused(config, said):
     assert caught.value.code == "bad-config" and said in caught.value.text
 
 
-def test_logits_are_as_stored(image, fill_model):
-    stored = np.load(STORED)
+def test_logits_are_as_stored(image, fill_model, as_stored):
     for case, modalities in (("branches", {"optical": 4, "sar": 2, "dsm": 1}), ("shared", ALL)):
         model = fill_model(make(modalities))
         images = {name: image(51 + seed, (1, modalities[name], 20, 36)) for seed, name in enumerate(modalities)}
         for names in [[*modalities], ["sar", "dsm"], ["dsm"]]:
-            with torch.no_grad():
-                logits = model({name: images[name] for name in names})
-            wanted = torch.from_numpy(stored[f"{case}_{'_'.join(names)}"])
-            torch.testing.assert_close(logits[..., ::4, ::4], wanted, **EXACT)
+            as_stored("dis2", f"{case}_{'_'.join(names)}", model, {name: images[name] for name in names})

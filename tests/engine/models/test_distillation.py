@@ -8,13 +8,7 @@ import math
 import pytest
 import torch
 
-from lacuna.engine.models.distillation import (
-    SegmentationLoss,
-    divergence,
-    feature_distance,
-    logit_distance,
-    unit,
-)
+from lacuna.engine.models.distillation import SegmentationLoss, divergence, feature_distance, logit_distance, unit
 
 CLASSES = 4
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lacuna.engine.models.grids import crop_cells, enlarge, pad_to_multiple, resample, to_reference
+from lacuna.engine.models.grids import crop_cells, enlarge, pad_to_multiple, resample_features, to_reference
 
 
 def ramp(pixels, stride, extent):
@@ -52,14 +52,14 @@ def test_constants_stay_and_equal_grids_are_not_touched():
 def test_a_fixed_number_of_cells_lies_over_the_same_extent(given_cells, count, pixels):
     position = ramp(given_cells, 1, 1.0).expand(1, 1, given_cells, -1)
     ratio = given_cells / count
-    moved = resample(position, (pixels, count), (given_cells / pixels, ratio))[0, 0]
+    moved = resample_features(position, (pixels, count), (given_cells / pixels, ratio))[0, 0]
     wanted = ramp(count, 1, 1.0)
     reach = 0.5 / given_cells + (1 / count if ratio > 1 else 0)
     inner = (wanted >= reach) & (wanted <= 1 - reach)
     tolerance = 1e-9 if ratio <= 1 else 0.2 / given_cells
     assert moved.shape == (pixels, count)
     torch.testing.assert_close(moved[0, inner], wanted[inner], atol=tolerance, rtol=0)
-    assert resample(position, position.shape[-2:], (1.0, 1.0)) is position
+    assert resample_features(position, position.shape[-2:], (1.0, 1.0)) is position
 
 
 def test_no_source_cell_is_skipped_where_the_reference_is_coarser():

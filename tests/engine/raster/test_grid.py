@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from lacuna.engine.errors import LacunaError, UsageError
-from lacuna.engine.raster.grid import Grid, GridOptions, choose_grid, crs_name, unit
+from lacuna.engine.raster.grid import Grid, GridOptions, choose_grid, crs_name, crs_unit
 
 COS, SIN = math.cos(math.radians(30)), math.sin(math.radians(30))
 UTM = CRS.from_epsg(32632)
@@ -24,8 +24,6 @@ def test_bounds_and_resolution():
     assert TEN.bounds == (500000, 5499200, 501000, 5500000)
     assert TEN.resolution == (10, 10)
     assert TEN.window_bounds(-1, 2, 3, 4) == (500020, 5499980, 500060, 5500010)
-    assert not TEN.rotated
-    assert ROTATED.rotated
     assert ROTATED.resolution == pytest.approx((10, 10))
 
 
@@ -214,5 +212,5 @@ def test_an_extent_without_a_place_is_told():
 
 def test_words():
     assert crs_name(UTM) == "EPSG:32632"
-    assert unit(CRS.from_epsg(4326)) == "degrees"
-    assert unit(UTM) == "metre"
+    assert crs_unit(CRS.from_epsg(4326)) == "degrees"
+    assert crs_unit(UTM) == "metre"

@@ -117,9 +117,7 @@ def test_another_crs_lands_on_the_same_pixels(write):
     lonlat = np.column_stack(rasterio.warp.transform(UTM, "EPSG:4326", *points.T))
     there = read_polygons(write([shapely.Polygon(lonlat)], name="lonlat.gpkg", crs="EPSG:4326"), UTM)
     here = read_polygons(write([shape]), UTM)
-    np.testing.assert_array_equal(
-        Painter(there, GRID).mask(0, 0, 50, 60), Painter(here, GRID).mask(0, 0, 50, 60)
-    )
+    np.testing.assert_array_equal(Painter(there, GRID).mask(0, 0, 50, 60), Painter(here, GRID).mask(0, 0, 50, 60))
 
 
 def test_long_sides_follow_the_curve(write):

@@ -135,7 +135,6 @@ def test_a_window_holds_the_same_bits_as_the_whole(memory, name, method, holes, 
     np.testing.assert_array_equal(held, valid[row : row + height, col : col + width])
 
 
-
 @pytest.mark.parametrize("method", METHODS)
 def test_an_aligned_source_is_read_as_it_is(memory, method):
     source = north_up(10)

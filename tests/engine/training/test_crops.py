@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lacuna.engine.data.labelled_scenes import close_scenes, divide_scenes, measure_modalities, open_scenes
+from lacuna.engine.data.splits import TRAIN
 from lacuna.engine.training.augment import Geometry
 from lacuna.engine.training.crops import Crop, Cutter, Sampler, chunks, collate
-from lacuna.engine.training.parts import close_parts, divide, measure, open_parts
-from lacuna.engine.training.scenarios import full, supported, uniform
-from lacuna.engine.training.splits import TRAIN
+from lacuna.engine.training.scenarios import named_strategy, supported
 
 SIDE = 24
 
@@ -22,20 +22,20 @@ def opened(heard):
 
     def open_all(world):
         manifest = world.read()
-        parts = open_parts(manifest, heard[0])
-        kept.extend(parts)
-        divide(parts, manifest, heard[0])
-        modalities = measure(parts, manifest.modalities, heard[0])
-        for part in parts:
-            part.prepare(modalities)
-        return parts, modalities
+        scenes = open_scenes(manifest, heard[0])
+        kept.extend(scenes)
+        divide_scenes(scenes, manifest, heard[0])
+        modalities = measure_modalities(scenes, manifest.modalities, heard[0])
+        for scene in scenes:
+            scene.prepare(modalities)
+        return scenes, modalities
 
     yield open_all
-    close_parts(kept)
+    close_scenes(kept)
 
 
-def cutter(parts, modalities, strategy=full):
-    return Cutter(parts, modalities, SIDE, strategy(modalities), {})
+def cutter(scenes, modalities, strategy="full"):
+    return Cutter(scenes, modalities, SIDE, named_strategy(strategy, modalities), {})
 
 
 def hide(name, rows=slice(None), columns=slice(None)):
@@ -47,9 +47,9 @@ def hide(name, rows=slice(None), columns=slice(None)):
 
 def test_all_layers_of_a_crop_show_the_same_place(two_scenes, opened):
     """The scenes' red band grows with the class, so a crop's target can be told from each of its images."""
-    parts, modalities = opened(two_scenes)
-    cut = cutter(parts, modalities)
-    for crop in Sampler(parts, 3, SIDE, (1.0, 1.0), 0.5).draw(20, np.random.default_rng(0)):
+    scenes, modalities = opened(two_scenes)
+    cut = cutter(scenes, modalities)
+    for crop in Sampler(scenes, 3, SIDE, (1.0, 1.0), 0.5).draw(20, np.random.default_rng(0)):
         sample = cut(crop)
         known = sample.target >= 0
         for name in ("optical", "height"):
@@ -59,45 +59,45 @@ def test_all_layers_of_a_crop_show_the_same_place(two_scenes, opened):
 
 
 def test_only_training_pixels_teach(two_scenes, opened):
-    parts, modalities = opened(two_scenes)
-    cut = cutter(parts, modalities)
-    for index, part in enumerate(parts):
+    scenes, modalities = opened(two_scenes)
+    cut = cutter(scenes, modalities)
+    for index, scene in enumerate(scenes):
         for row in range(0, 48 - SIDE + 1, 8):
             target = cut(Crop(index, row, 8, Geometry(SIDE), 0)).target
             window = slice(row, row + SIDE), slice(8, 8 + SIDE)
-            wanted = np.where(part.region[window] == TRAIN, part.labels[window], -1)
+            wanted = np.where(scene.region[window] == TRAIN, scene.labels[window], -1)
             assert (target == wanted).all()
 
 
 def test_an_extent_hides_all_beyond_it(world, opened):
     # Columns 8 to 39 of 48: the grid begins at x = 500000, pixels are 10 m.
     world.scene("a", extent=[500080.0, 5499520.0, 500400.0, 5500000.0])
-    parts, modalities = opened(world)
-    assert parts[0].window == (0, 8, 48, 32)
-    sample = cutter(parts, modalities)(Crop(0, 0, 20, Geometry(SIDE), 0))
+    scenes, modalities = opened(world)
+    assert scenes[0].window == (0, 8, 48, 32)
+    sample = cutter(scenes, modalities)(Crop(0, 0, 20, Geometry(SIDE), 0))
     assert (sample.images["optical"][:, :, 12:] == 0).all()
     assert (sample.images["optical"][:, :, :12] != 0).any()
     assert (sample.target[:, 12:] == -1).all()
 
 
 def test_crops_stay_within_their_scene_and_show_a_training_pixel(two_scenes, opened):
-    parts, _ = opened(two_scenes)
-    for crop in Sampler(parts, 3, SIDE, (0.8, 1.25), 0.5).draw(200, np.random.default_rng(0)):
+    scenes, _ = opened(two_scenes)
+    for crop in Sampler(scenes, 3, SIDE, (0.8, 1.25), 0.5).draw(200, np.random.default_rng(0)):
         side = crop.geometry.side
         assert 0 <= crop.row <= 48 - side
         assert 0 <= crop.column <= 48 - side
         window = slice(crop.row, crop.row + side), slice(crop.column, crop.column + side)
-        assert (parts[crop.part].region[window] == TRAIN).any()
+        assert (scenes[crop.scene].region[window] == TRAIN).any()
 
 
 def test_a_crop_larger_than_its_scene_is_padded_with_nothing(world, opened):
     world.scene("a", size=(48, 48))
-    parts, modalities = opened(world)
-    (crop,) = Sampler(parts, 3, 80, (1.0, 1.0), 0.5).draw(1, np.random.default_rng(0))
+    scenes, modalities = opened(world)
+    (crop,) = Sampler(scenes, 3, 80, (1.0, 1.0), 0.5).draw(1, np.random.default_rng(0))
     assert crop.row <= 0 and crop.row + 80 >= 48
-    sample = Cutter(parts, modalities, 80, full(modalities), {})(crop)
+    sample = Cutter(scenes, modalities, 80, named_strategy("full", modalities), {})(crop)
     assert sample.images["optical"].shape == (2, 80, 80)
-    assert (sample.target >= 0).sum() == ((parts[0].region == TRAIN) & (parts[0].labels >= 0)).sum()
+    assert (sample.target >= 0).sum() == ((scenes[0].region == TRAIN) & (scenes[0].labels >= 0)).sum()
 
 
 def test_half_of_the_crops_look_for_rare_classes(world, opened):
@@ -107,10 +107,10 @@ def test_half_of_the_crops_look_for_rare_classes(world, opened):
 
     world.scene("a", change=rare, split="train")
     world.scene("b", seed=4, split="validation")
-    parts, _ = opened(world)
+    scenes, _ = opened(world)
     drawn = {}
     for balance in (0.0, 1.0):
-        crops = Sampler(parts, 3, 8, (1.0, 1.0), balance).draw(300, np.random.default_rng(0))
+        crops = Sampler(scenes, 3, 8, (1.0, 1.0), balance).draw(300, np.random.default_rng(0))
         drawn[balance] = np.mean([crop.row > 32 and crop.column > 32 for crop in crops])
     assert drawn[0.0] < 0.1
     assert drawn[1.0] > 0.25
@@ -119,8 +119,8 @@ def test_half_of_the_crops_look_for_rare_classes(world, opened):
 def test_a_modality_that_hardly_covers_a_crop_is_left_out_of_it(world, opened):
     world.scene("a", change=hide("height", columns=slice(20, None)), split="train")
     world.scene("b", seed=3, split="validation")
-    parts, modalities = opened(world)
-    cut = cutter(parts, modalities)
+    scenes, modalities = opened(world)
+    cut = cutter(scenes, modalities)
     most, least = cut(Crop(0, 0, 0, Geometry(SIDE), 0)), cut(Crop(0, 0, 16, Geometry(SIDE), 0))
     assert list(most.images) == ["optical", "height"]
     assert list(least.images) == ["optical"]
@@ -134,15 +134,15 @@ def test_a_required_modality_is_never_left_out(world, opened):
     world.head = world.head.replace('bands = ["height"]', 'bands = ["height"]\nrequired = true')
     world.scene("a", change=hide("height", columns=slice(8, None)), split="train")
     world.scene("b", seed=3, split="validation")
-    parts, modalities = opened(world)
-    sample = cutter(parts, modalities)(Crop(0, 0, 0, Geometry(SIDE), 0))
+    scenes, modalities = opened(world)
+    sample = cutter(scenes, modalities)(Crop(0, 0, 0, Geometry(SIDE), 0))
     assert "height" in sample.images
     assert supported(modalities) == [("height",), ("optical", "height")]
 
 
 def test_uniform_draws_every_scenario_alike(two_scenes, opened):
     _, modalities = opened(two_scenes)
-    draw, rng = uniform(modalities), np.random.default_rng(0)
+    draw, rng = named_strategy("uniform", modalities), np.random.default_rng(0)
     drawn = [draw(("optical", "height"), rng) for _ in range(600)]
     for scenario in supported(modalities):
         assert drawn.count(scenario) == pytest.approx(200, abs=45)
@@ -153,8 +153,8 @@ def test_samples_of_one_batch_have_the_same_modalities(world, opened):
     world.scene("a", split="train")
     world.scene("b", seed=1, modalities=("optical",), split="train")
     world.scene("c", seed=2, split="validation")
-    parts, modalities = opened(world)
-    cut = cutter(parts, modalities)
+    scenes, modalities = opened(world)
+    cut = cutter(scenes, modalities)
     samples = [cut(Crop(index % 2, 0, index, Geometry(SIDE), index)) for index in range(6)]
     batches = collate(samples)
     assert [tuple(batch.images) for batch in batches] == [("optical",), ("optical", "height")]
@@ -168,7 +168,7 @@ def test_chunks_cover_all_crops_in_order():
 
 
 def test_scenes_read_by_window_equal_scenes_in_memory(two_scenes, opened, monkeypatch):
-    from lacuna.engine.training import parts as module
+    from lacuna.engine.data import labelled_scenes as module
 
     kept, modalities = opened(two_scenes)
     monkeypatch.setattr(module, "CACHED", 0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lacuna.engine.models.base import TrainingSettings
 from lacuna.engine.models.registry import build
 from lacuna.engine.training.loop import make_optimizer, rate_factor, set_rate
-from lacuna.engine.training.train import class_weights
+from lacuna.engine.training.session import class_weights
 
 SETTINGS = TrainingSettings(
     lr=0.01, weight_decay=0.1, epochs=10, warmup_epochs=2, batch=4, crop=32, encoder_lr_factor=0.5

@@ -15,7 +15,7 @@ from lacuna.engine.events import Reporter
 from lacuna.engine.models import registry
 from lacuna.engine.models.base import SegmentationModel, TrainingSettings
 from lacuna.engine.training.loop import make_optimizer, rate_factor
-from lacuna.engine.training.settings import read_recipe
+from lacuna.engine.training.recipe import read_recipe
 from lacuna.engine.training.train import train
 
 BASE = TrainingSettings(lr=0.1, weight_decay=0.01, epochs=6, warmup_epochs=0, batch=2, crop=16)

@@ -11,17 +11,17 @@ import rasterio
 import torch
 
 from lacuna.engine.checkpoint.card import scenarios
-from lacuna.engine.evaluation.metrics import ConfusionMatrix
+from lacuna.engine.data.confusion import ConfusionMatrix
+from lacuna.engine.data.labelled_scenes import close_scenes, divide_scenes, measure_modalities, open_scenes
+from lacuna.engine.data.manifest import read_manifest
+from lacuna.engine.data.splits import TRAIN
 from lacuna.engine.events import silent
 from lacuna.engine.models.names import MODULES
 from lacuna.engine.models.registry import build
 from lacuna.engine.training.augment import Geometry
 from lacuna.engine.training.crops import Crop, Cutter, collate
-from lacuna.engine.training.manifest import read_manifest
-from lacuna.engine.training.parts import close_parts, divide, measure, open_parts
-from lacuna.engine.training.scenarios import full
-from lacuna.engine.training.splits import TRAIN
-from lacuna.engine.training.train import class_weights
+from lacuna.engine.training.scenarios import named_strategy
+from lacuna.engine.training.session import class_weights
 
 DATA = Path(__file__).parents[2] / "data" / "landcover_s2_s1_dem"
 SIDE = 32
@@ -55,18 +55,24 @@ METHODS = {
 def batch():
     """The training crop of the first scene with most classes, every label known."""
     manifest = read_manifest(str(DATA / "manifest.toml"))
-    parts = open_parts(manifest, silent())
-    divide(parts, manifest, silent())
-    modalities = measure(parts, manifest.modalities, silent())
-    for part in parts:
-        part.prepare(modalities)
-    parts[0].region[:] = TRAIN
-    labels = parts[0].labels
+    scenes = open_scenes(manifest, silent())
+    divide_scenes(scenes, manifest, silent())
+    modalities = measure_modalities(scenes, manifest.modalities, silent())
+    for scene in scenes:
+        scene.prepare(modalities)
+    scenes[0].region[:] = TRAIN
+    labels = scenes[0].labels
     corners = [(row, column) for row in range(0, 192, 16) for column in range(0, 96, 16)]
     kinds = [np.bincount(labels[r : r + SIDE, c : c + SIDE].ravel() + 1, minlength=7)[1:] for r, c in corners]
     row, column = corners[int(np.argmax([(counts > 40).sum() for counts in kinds]))]
-    yield collate([Cutter(parts, modalities, SIDE, full(modalities), {})(Crop(0, row, column, Geometry(SIDE), 0))])[0]
-    close_parts(parts)
+    yield collate(
+        [
+            Cutter(scenes, modalities, SIDE, named_strategy("full", modalities), {})(
+                Crop(0, row, column, Geometry(SIDE), 0)
+            )
+        ]
+    )[0]
+    close_scenes(scenes)
 
 
 @pytest.fixture
@@ -79,13 +85,13 @@ def plot(tmp_path, write_raster):
     scene = f"[[scenes]]\nname = 'plot'\nsplit = 'train'\nsources = {{{sources}}}\nlabels = '{PLOT / 'labels.tif'}'\n"
     (tmp_path / "plot.toml").write_text(MANIFEST + scene)
     manifest = read_manifest(str(tmp_path / "plot.toml"))
-    parts = open_parts(manifest, silent())
-    parts[0].region[:] = TRAIN
-    modalities = measure(parts, manifest.modalities, silent())
-    parts[0].prepare(modalities)
-    cutter = Cutter(parts, modalities, PLOT_SIDE, full(modalities), {})
+    scenes = open_scenes(manifest, silent())
+    scenes[0].region[:] = TRAIN
+    modalities = measure_modalities(scenes, manifest.modalities, silent())
+    scenes[0].prepare(modalities)
+    cutter = Cutter(scenes, modalities, PLOT_SIDE, named_strategy("full", modalities), {})
     yield collate([cutter(Crop(0, 112, 0, Geometry(PLOT_SIDE), 0))])[0]
-    close_parts(parts)
+    close_scenes(scenes)
 
 
 def learn(model, batch, rate, steps):

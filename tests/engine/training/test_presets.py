@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from lacuna.engine.checkpoint.card import read_card
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.store import load
 from lacuna.engine.models.names import MODULES
 from lacuna.engine.models.registry import architecture

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from lacuna.engine.checkpoint.card import Card, ClassInfo, Modality, scenarios
 from lacuna.engine.errors import UsageError
 from lacuna.engine.training.scenarios import (
+    RULES,
     Strategy,
     anyseg_probabilities,
-    full,
     full_probabilities,
     given_probabilities,
     mas_probabilities,
+    named_strategy,
     restricted,
     supported,
-    uniform,
     uniform_probabilities,
 )
 
@@ -98,11 +98,16 @@ def test_without_a_possible_scenario_the_crop_stays_as_it_is():
     assert Strategy(order, uniform_probabilities(order))(("a",), np.random.default_rng(0)) == ("a",)
 
 
-def test_training_from_scratch_leaves_the_architecture_its_own_draws():
-    modalities = card().modalities
-    for rule in (full, uniform):
-        assert rule(modalities).own_draws
-    assert full(modalities)(("a", "c"), np.random.default_rng(0)) == ("a", "c")
+@pytest.mark.parametrize("name", list(RULES))
+def test_every_rule_gives_probabilities_over_the_supported_scenarios(name):
+    strategy = named_strategy(name, card(required=["b"]).modalities)
+    assert strategy.order == card(required=["b"]).supported()
+    assert strategy.probabilities.sum() == pytest.approx(1)
+    assert (strategy.probabilities >= 0).all()
+
+
+def test_the_strategy_full_leaves_every_modality_in():
+    assert named_strategy("full", card().modalities)(("a", "c"), np.random.default_rng(0)) == ("a", "c")
 
 
 def test_given_weights_stand_in_the_order_of_the_contract():

@@ -10,11 +10,11 @@ from lacuna.engine.errors import LacunaError
 from lacuna.engine.jobs import TrainJob
 from lacuna.engine.training.state import (
     Progress,
-    fingerprint,
     load_progress,
     part_path,
     remove_progress,
     save_progress,
+    training_fingerprint,
 )
 
 
@@ -85,7 +85,7 @@ def test_the_fingerprint_follows_all_that_decides_the_result(tmp_path):
 
     def mark(texts=("m", "c"), **options):
         values = {"manifest": "m.toml", "architecture": "sgma", "output": "o.safetensors", **options}
-        return fingerprint(TrainJob(**values), texts, [str(raster), "/vsi/none"])
+        return training_fingerprint(TrainJob(**values), texts, [str(raster), "/vsi/none"])
 
     first = mark()
     assert mark(output="elsewhere.safetensors", overwrite=True, resume=False) == first
@@ -96,4 +96,4 @@ def test_the_fingerprint_follows_all_that_decides_the_result(tmp_path):
 
 def test_every_file_that_may_be_left_is_known_to_the_job():
     job = TrainJob("m.toml", "sgma", "o.safetensors")
-    assert {part_path(job.output), part_path(job.output) + ".new"} <= set(job.part_paths())
+    assert {part_path(job.output), part_path(job.output) + ".new"} <= set(job.unfinished_paths())

@@ -12,11 +12,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from lacuna.engine.checkpoint.card import read_card, scenarios
-from lacuna.engine.checkpoint.encoder_file import EncoderInfo, save_encoder
+from lacuna.engine.checkpoint.card import scenarios
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.store import load
 from lacuna.engine.errors import CancelledError, LacunaError, UsageError
 from lacuna.engine.events import Reporter
+from lacuna.engine.imports.encoder_file import EncoderInfo, save_encoder
 from lacuna.engine.models.encoders import build_encoder
 from lacuna.engine.training.train import train
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from lacuna.engine.data.labelled_scenes import close_scenes, divide_scenes, open_scenes
+from lacuna.engine.data.splits import TRAIN, VALIDATION
 from lacuna.engine.models.base import SegmentationModel
-from lacuna.engine.training.parts import close_parts, divide, open_parts
-from lacuna.engine.training.splits import TRAIN, VALIDATION
 from lacuna.engine.training.validation import Evaluator, mean_miou
 
 SCENARIOS = [("optical",), ("height",), ("optical", "height")]
@@ -31,7 +31,7 @@ class Reader(SegmentationModel):
 
 
 @pytest.fixture
-def parts(world, heard):
+def scenes(world, heard):
     def holes(arrays):
         arrays["height"] = np.array([0, 0, 5, 0, 0, 10], np.float32)[arrays["labels"]]
         arrays["height"][:20] = np.nan
@@ -41,21 +41,21 @@ def parts(world, heard):
     world.scene("a", change=holes)
     world.scene("b", seed=2, modalities=("optical",))
     manifest = world.read()
-    opened = open_parts(manifest, heard[0])
-    divide(opened, manifest, heard[0])
-    for part in opened:
-        part.prepare(manifest.modalities)
+    opened = open_scenes(manifest, heard[0])
+    divide_scenes(opened, manifest, heard[0])
+    for scene in opened:
+        scene.prepare(manifest.modalities)
     yield opened
-    close_parts(opened)
+    close_scenes(opened)
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (16, 0), (16, 8), (24, 10), (13, 5)])
 @pytest.mark.parametrize("region", [TRAIN, VALIDATION])
-def test_every_labelled_pixel_counts_once_whatever_the_tiles(parts, heard, tile, overlap, region):
-    evaluate = Evaluator(parts, region, SCENARIOS, 3, tile, overlap, 4)
+def test_every_labelled_pixel_counts_once_whatever_the_tiles(scenes, heard, tile, overlap, region):
+    evaluate = Evaluator(scenes, region, SCENARIOS, 3, tile, overlap, 4)
     found = evaluate(Reader(), torch.device("cpu"), heard[0])
     assert list(found) == SCENARIOS
-    targets = [part.target(region) for part in parts]
+    targets = [scene.target(region) for scene in scenes]
     optical = found["optical",].matrix
     assert optical.counts.sum(axis=1).tolist() == sum(np.bincount(t[t >= 0], minlength=3) for t in targets).tolist()
     assert (optical.counts[:, 1:] == 0).all()
@@ -67,11 +67,11 @@ def test_every_labelled_pixel_counts_once_whatever_the_tiles(parts, heard, tile,
     assert mean_miou(found) == pytest.approx((2 + optical.miou()) / 3)
 
 
-def test_logits_are_kept_with_their_labels(parts, heard, monkeypatch):
+def test_logits_are_kept_with_their_labels(scenes, heard, monkeypatch):
     from lacuna.engine.training import validation
 
     monkeypatch.setattr(validation, "_KEPT", 100)
-    evaluate = Evaluator(parts, TRAIN, SCENARIOS, 3, 16, 4, 4)
+    evaluate = Evaluator(scenes, TRAIN, SCENARIOS, 3, 16, 4, 4)
     found = evaluate(Reader(), torch.device("cpu"), heard[0], keep_logits=True)
     logits, labels = found["height",].kept()
     assert 0 < len(labels) <= 100
@@ -79,6 +79,6 @@ def test_logits_are_kept_with_their_labels(parts, heard, monkeypatch):
     assert (logits.argmax(axis=1) == labels).all()
 
 
-def test_scenes_without_such_pixels_are_not_read(parts):
-    parts[1].region[:] = TRAIN
-    assert Evaluator(parts, VALIDATION, SCENARIOS, 3, 16, 4, 4).names == ["a"]
+def test_scenes_without_such_pixels_are_not_read(scenes):
+    scenes[1].region[:] = TRAIN
+    assert Evaluator(scenes, VALIDATION, SCENARIOS, 3, 16, 4, 4).names == ["a"]

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fine-tune a checkpoint on an area: from the job to the new checkpoint, with what it was worth before and after."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ..checkpoint.store import load
+from ..data.labelled_scenes import LabelledScene, close_scenes, divide_scenes, open_scenes
+from ..data.splits import TEST, VALIDATION
+from ..errors import CancelledError, LacunaError
+from ..events import Reporter
+from ..jobs import FinetuneJob
+from ..models.base import SegmentationModel
+from ..raster.scene import gdal_limits
+from ..report.finetuning import finetuning_page
+from ..runtime.device import choose_device
+from ..runtime.outputs import check_outputs, write_text
+from ..runtime.unfinished import Unfinished
+from ..training.run import Run, write_checkpoint
+from ..training.session import Session
+from ..training.state import part_path, remove_progress, training_fingerprint
+from .lora import adapter_tensors, merge_lora, save_adapters
+from .network import Regrouped, adapt_network, whole_tensors
+from .outcome import Outcome
+from .pictures import Gallery, choose_view
+from .plan import FinetunePlan
+from .strategy import choose_strategy
+from .task import Task, check_labels, choose_split, read_task
+
+
+def finetune(job: FinetuneJob, reporter: Reporter) -> dict[str, Any]:
+    """Fine-tune as `job` asks and write the checkpoint of the best epoch; or, with `plan_only`, return the plan.
+
+    The best epoch is the one with the best mean validation mIoU over all scenarios. What is unfinished lies in
+    `OUTPUT.part`, which the same job takes up.
+
+    Returns:
+        The result or the plan, as `docs/finetune.md` says.
+
+    Raises:
+        LacunaError: for anything that makes it impossible; nothing is left but what is unfinished.
+        CancelledError: when asked to stop; nothing is left, unless the best so far was to be kept.
+    """
+    device = choose_device(job.device, reporter)
+    card, model = load(job.checkpoint, device)
+    task = read_task(job, card, reporter)
+    if job.plan_only:
+        with gdal_limits():
+            return _run(task, model, device, reporter)[0]
+    inputs = [path for entry in task.manifest.scenes for path in entry.files()]
+    outputs = [path for path in (job.output, job.report) if path]
+    check_outputs(outputs, [*inputs, job.checkpoint, job.manifest, job.config], job.overwrite)
+    with gdal_limits(), Unfinished([part_path(job.output)]).locked():
+        try:
+            result, pictures = _run(task, model, device, reporter)
+        except CancelledError:
+            remove_progress(part_path(job.output))
+            raise
+    if job.report is not None:
+        try:
+            write_text(job.report, finetuning_page(result, pictures, reporter.warnings))
+            reporter.info(f"Wrote {job.report}.")
+        except LacunaError as problem:  # the checkpoint is there, and worth more
+            reporter.warn(f"{problem.text} The checkpoint is whole.")
+            result["report"] = None
+    return result
+
+
+def _run(task: Task, base: SegmentationModel, device: torch.device, reporter: Reporter) -> tuple[dict[str, Any], str]:
+    """Open the scenes, divide them, and plan or train; return the plan or the result, and pictures for the report."""
+    opened: list[LabelledScene] = []
+    try:
+        opened = open_scenes(task.manifest, reporter)
+        check_labels(opened, task.manifest)
+        task = replace(task, manifest=replace(task.manifest, split=choose_split(task, opened, reporter)))
+        divide_scenes(opened, task.manifest, reporter)
+        for scene in opened:
+            scene.prepare(task.card.modalities)
+        reporter.check()
+        session = Session(
+            opened, task.card.modalities, task.classes.classes, task.settings.recipe, device, task.job.seed, reporter
+        )
+        strategy = choose_strategy(task, base, session)
+        plan = FinetunePlan.of(task, session, strategy, adapt_network(task, base, device))
+        plan.say()
+        return (plan.to_dict(), "") if task.job.plan_only else _train(plan, base)
+    finally:
+        close_scenes(opened)
+
+
+def _train(plan: FinetunePlan, base: SegmentationModel) -> tuple[dict[str, Any], str]:
+    """Measure, train, measure again and write the checkpoint; return the result, and pictures for the report."""
+    task, session, model = plan.task, plan.session, plan.model
+    # Labels that neither trained nor chose the best epoch, where there are some.
+    region = TEST if session.counts[TEST].any() else VALIDATION
+    run = Run(session, model, plan.strategy, task.order, task.job.output, _fingerprint(plan))
+    regrouped, gallery = Regrouped(base, task.classes.sources), _gallery(plan, region)
+    before = run.measure(region, regrouped)
+    if gallery is not None:
+        gallery.add("before", regrouped)
+    progress, stopped = run.train(task.job.resume, task.job.keep_best)
+    small, whole = adapter_tensors(model), whole_tensors(task, base, model)
+    merge_lora(model)
+    validated = run.measure(VALIDATION, keep_logits=True)
+    after = validated if region == VALIDATION else run.measure(region)
+    outcome = Outcome(plan, progress, stopped, region, before, after, validated)
+    card, adapter = outcome.card(model), None
+    if task.job.method == "lora" and task.settings.lora.keep_apart:
+        adapter = os.path.splitext(task.job.output)[0] + ".lora.safetensors"
+        save_adapters(adapter, small, whole, task.settings.lora, task.sha256, card)
+    write_checkpoint(task.job.output, model, card, session.reporter)
+    if gallery is not None:
+        gallery.add("after", model)
+    return outcome.result(card, adapter), "" if gallery is None else gallery.html()
+
+
+def _gallery(plan: FinetunePlan, region: int) -> Gallery | None:
+    """Return what draws maps around labels of a region for the report, or None where none is asked for."""
+    if plan.task.job.report is None:
+        return None
+    session, classes = plan.session, plan.session.classes
+    measured = [scene for scene in session.scenes if scene.counts(region, len(classes)).any()]
+    view = choose_view(measured, region, len(classes), session.tile(plan.model)[0])
+    return Gallery(view, session.modalities, classes, plan.task.order, region, session.device)
+
+
+def _fingerprint(plan: FinetunePlan) -> str:
+    """Return a hash of all that decides the result."""
+    task = plan.task
+    inputs = [path for entry in task.manifest.scenes for path in entry.rasters()]
+    texts = [task.sha256, task.manifest.sha256, task.settings.recipe.sha256, plan.session.labels_sha256()]
+    return training_fingerprint(task.job, texts, inputs)

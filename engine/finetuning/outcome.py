@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a fine-tuning leaves: the card of the new checkpoint, the record in it, and the result of the job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint.card import Card, Scenario
+from ..data.splits import TEST
+from ..models.base import SegmentationModel
+from ..training.run import calibration, now, scores_of
+from ..training.state import Progress
+from ..training.validation import Tally
+from .plan import FinetunePlan
+
+Measured = Mapping[Scenario, Tally]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found in a fine-tuning.
+
+    Attributes:
+        plan: what was to be done.
+        progress: of the training.
+        stopped: why it ended (`training.run.Run.train`).
+        region: the labels that `before` and `after` were measured on (`splits`).
+        before: accuracy of the parent in every scenario.
+        after: that of the new checkpoint.
+        validated: the same on validation pixels, with logits.
+    """
+
+    plan: FinetunePlan
+    progress: Progress
+    stopped: str
+    region: int
+    before: Measured
+    after: Measured
+    validated: Measured
+
+    def card(self, model: SegmentationModel) -> Card:
+        """Return the card of the new checkpoint: that of its parent but for what has changed."""
+        task, session = self.plan.task, self.plan.session
+        ranges = [found for found in (task.card.resolution, session.resolution()) if found]
+        own = [text for text in (task.card.credits, task.manifest.credits) if text]
+        return replace(
+            task.card,
+            architecture={"name": task.card.architecture["name"], "config": model.config()},
+            classes=task.classes.classes,
+            resolution=[min(low for low, _ in ranges), max(high for _, high in ranges)] if ranges else None,
+            scores=scores_of(self.after),
+            scores_on=self._scores_on(),
+            calibration=calibration(self.validated),
+            training=self._record(),
+            credits="\n".join(dict.fromkeys(own)),
+            parents=[task.sha256, *task.card.parents],
+            created=now(),
+        )
+
+    def result(self, card: Card, adapter: str | None) -> dict[str, Any]:
+        """Return the result of the job, and warn where nothing was gained.
+
+        Args:
+            card: of the new checkpoint.
+            adapter: path of the adapter file, or None.
+        """
+        task, progress, before = self.plan.task, self.progress, scores_of(self.before)
+        means = [_mean(scores) for scores in (before, card.scores)]
+        if means[1] <= means[0]:
+            self.plan.session.reporter.warn(
+                f"The fine-tuned checkpoint is no better than its parent (mean mIoU {means[1]:.4f}, before "
+                f"{means[0]:.4f}): keep the parent, give more labels, or train longer."
+            )
+        return {
+            "checkpoint": task.job.output,
+            "adapter": adapter,
+            "report": task.job.report,
+            "parent": task.sha256,
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "stopped": self.stopped,
+            "miou": means[1],
+            "miou_before": means[0],
+            "classes": [{"value": item.value, "name": item.name, "color": item.color} for item in card.classes],
+            "before": before,
+            "after": card.scores,
+            "scores_on": card.scores_on,
+            "history": progress.history,
+            "plan": self.plan.to_dict(),
+            "seconds": round(progress.seconds, 2),
+        }
+
+    def _scores_on(self) -> str:
+        """Return what the scores were measured on, in words."""
+        count, name = int(self.plan.session.counts[self.region].sum()), self.plan.task.manifest.name
+        if self.region == TEST:
+            return f"{count} labelled pixels of the test scenes of {name}, used for nothing else"
+        return f"{count} labelled validation pixels of {name}, by which the best epoch was chosen"
+
+    def _record(self) -> dict[str, Any]:
+        """Return the training record of the card."""
+        task, classes = self.plan.task, self.plan.task.classes
+        labels = {"labels": os.path.basename(task.manifest.path), "field": task.job.field}
+        if task.job.manifest is not None:
+            labels = {"manifest": labels["labels"], "manifest_sha256": task.manifest.sha256}
+        parent = {"sha256": task.sha256, "name": task.card.name, "created": task.card.created}
+        return {
+            **labels,
+            "method": task.job.method,
+            "weights": self.plan.weights,
+            "strategy": self.plan.describe_strategy(),
+            "split": None if task.manifest.split is None else asdict(task.manifest.split),
+            **self.plan.session.record(self.progress),
+            "settings": task.settings.to_dict(),
+            "classes": {"added": classes.added, "merged": classes.merged, "dropped": classes.dropped},
+            "before": scores_of(self.before),
+            "lineage": [parent, *task.card.training.get("lineage", [])],
+        }
+
+
+def _mean(scores: Sequence[Mapping[str, Any]]) -> float:
+    """Return the mean mIoU over scenarios."""
+    known = [item["miou"] for item in scores if item["miou"] is not None]
+    return round(float(np.mean(known)), 6) if known else 0.0

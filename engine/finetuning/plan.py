@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a fine-tuning is going to do, in words and as JSON values that a panel can draw before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import rasterio.features
+from rasterio.transform import Affine
+
+from ..checkpoint.card import ClassInfo
+from ..data.labelled_scenes import LabelledScene
+from ..data.splits import GAP, TEST, TRAIN, VALIDATION
+from ..models.base import SegmentationModel
+from ..training.scenarios import Strategy
+from ..training.session import Session
+from .task import Task
+from .trainable import count_trained
+
+_NAMES = {TRAIN: "training", VALIDATION: "validation", GAP: "gap", TEST: "test"}
+
+
+@dataclass(frozen=True)
+class FinetunePlan:
+    """The plan of a fine-tuning whose scenes are open.
+
+    Attributes:
+        task: what was asked for.
+        session: the scenes, divided.
+        strategy: draws the scenarios.
+        model: the network to train.
+        weights: how many numbers it has, how many are trained, and how many of these are adapters.
+    """
+
+    task: Task
+    session: Session
+    strategy: Strategy
+    model: SegmentationModel
+    weights: dict[str, int]
+
+    @classmethod
+    def of(cls, task: Task, session: Session, strategy: Strategy, model: SegmentationModel) -> FinetunePlan:
+        """Return the plan to train `model`; adapters are counted now, before they are merged."""
+        return cls(task, session, strategy, model, count_trained(model))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON values; see `docs/finetune.md`."""
+        task, session = self.task, self.session
+        settings, classes = task.settings.recipe.settings, task.classes
+        crop = session.crop(self.model.output_stride)
+        return {
+            "classes": classes.describe(),
+            "added": classes.added,
+            "merged": classes.merged,
+            "dropped": classes.dropped,
+            "pixels": {**session.pixels(), "gap": _gap_pixels(session.scenes)},
+            "split": None if task.manifest.split is None else asdict(task.manifest.split),
+            "regions": describe_regions(session.scenes, classes.classes),
+            "strategy": self.describe_strategy(),
+            "method": task.job.method,
+            "weights": self.weights,
+            "epochs": settings.epochs,
+            "steps": -(-session.crops(crop) // (settings.batch * settings.accumulation)),
+            "crop": crop,
+            "warnings": session.reporter.warnings,
+        }
+
+    def describe_strategy(self) -> dict[str, Any]:
+        """Return the strategy as JSON values: its name, scenarios and probabilities, and what was measured for it."""
+        head = {"name": self.task.job.strategy, "own_draws": self.model.own_draws}
+        return {**head, **self.strategy.describe()}
+
+    def say(self) -> None:
+        """Say the plan in words."""
+        reporter, pixels = self.session.reporter, self.session.pixels()
+        for item in self.session.classes:
+            numbers = ", ".join(
+                f"{side} {counts[item.name]}" for side, counts in pixels.items() if any(counts.values())
+            )
+            reporter.info(f"{item.value} {item.name}: labelled pixels for {numbers}.")
+        for scenario, share in zip(self.strategy.order, self.strategy.probabilities):
+            reporter.info(f"{' + '.join(scenario)}: trained with probability {share:.4f}.")
+        reporter.info(f"{self.weights['trained']} of {self.weights['all']} weights are trained.")
+
+
+def describe_regions(scenes: Sequence[LabelledScene], classes: Sequence[ClassInfo]) -> list[dict[str, Any]]:
+    """Return what each part of the ground is for.
+
+    Returns:
+        For each scene and side: `scene`, `side` (training, validation, gap, test), `crs` (as an authority's code, else
+        WKT), `geometry` (a GeoJSON MultiPolygon in this CRS) and `pixels`, the labelled ones by class.
+    """
+    return [
+        {
+            "scene": scene.name,
+            "side": side,
+            "crs": _crs(scene),
+            "geometry": {"type": "MultiPolygon", "coordinates": _outline(scene, region)},
+            "pixels": {item.name: int(count) for item, count in zip(classes, scene.counts(region, len(classes)))},
+        }
+        for scene in scenes
+        for region, side in _NAMES.items()
+        if (scene.region == region).any()
+    ]
+
+
+def _crs(scene: LabelledScene) -> str:
+    authority = scene.rasters.grid.crs.to_authority()
+    return ":".join(authority) if authority else scene.rasters.grid.crs.to_wkt()
+
+
+def _outline(scene: LabelledScene, region: int) -> list[Any]:
+    """Return the polygons of a region, as coordinates of a MultiPolygon."""
+    inside = scene.region == region
+    grid = scene.rasters.grid.transform
+    corner = grid.c + grid.a * scene.window[1] + grid.b * scene.window[0]
+    place = Affine(grid.a, grid.b, corner, grid.d, grid.e, grid.f + grid.d * scene.window[1] + grid.e * scene.window[0])
+    found = rasterio.features.shapes(inside.astype(np.uint8), inside, connectivity=4, transform=place)
+    return [[[list(point) for point in ring] for ring in shape["coordinates"]] for shape, _ in found]
+
+
+def _gap_pixels(scenes: Sequence[LabelledScene]) -> int:
+    return sum(int(((scene.region == GAP) & (scene.labels >= 0)).sum()) for scene in scenes)
