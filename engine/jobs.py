@@ -440,7 +440,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     raise UsageError("bad-job", f"{where} is {value!r}.", f"Expected {getattr(hint, '__name__', hint)}.")
 
 
-def _convert_union(arguments: tuple, value: Any, where: str) -> Any:
+def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     """Return `value` as the first type of a union that takes it."""
     for argument in arguments:
         try:
@@ -451,7 +451,7 @@ def _convert_union(arguments: tuple, value: Any, where: str) -> Any:
     raise UsageError("bad-job", f"{where} is {value!r}.", f"Expected {names}.")
 
 
-def _check_data(modalities: dict, manifest: Optional[str]) -> None:
+def _check_data(modalities: dict[str, SourceSpec], manifest: Optional[str]) -> None:
     """Raise UsageError unless either rasters or a manifest are given."""
     if manifest is not None and modalities:
         raise UsageError(
@@ -463,7 +463,7 @@ def _check_data(modalities: dict, manifest: Optional[str]) -> None:
         )
 
 
-def _check_choice(name: str, value: str, choices: tuple) -> None:
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError("bad-value", f"{name} is {value!r}.", f"Choose one of {', '.join(choices)}.")
 
@@ -486,7 +486,7 @@ def _check_tile(tile: Optional[list[int]], overlap: Optional[int]) -> None:
         )
 
 
-def _check_extent(extent: list) -> None:
+def _check_extent(extent: list[float]) -> None:
     finite = all(math.isfinite(number) for number in extent)
     if len(extent) != 4 or not finite or not (extent[0] < extent[2] and extent[1] < extent[3]):
         hint = "Give xmin, ymin, xmax, ymax with xmin < xmax and ymin < ymax."

@@ -8,7 +8,7 @@ import os
 from dataclasses import replace
 from typing import Any, Optional
 
-from qgis.core import QgsVectorLayer
+from qgis.core import QgsRasterLayer, QgsVectorLayer
 from qgis.gui import QgsFileWidget, QgsMapCanvas
 from qgis.PyQt.QtCore import QPoint, QTimer, QUrl, pyqtSignal
 from qgis.PyQt.QtGui import QDesktopServices, QHideEvent, QShowEvent
@@ -192,7 +192,12 @@ class FinetunePage(JobPage):
         layer = self.labels.layer()
         vector = isinstance(layer, QgsVectorLayer)
         bound = {
-            name: (item.layer.id(), item.bands, item.nodata, item.mask.id() if item.mask else "")
+            name: (
+                item.layer.id(),
+                item.bands,
+                item.nodata,
+                item.mask.id() if isinstance(item.mask, QgsRasterLayer) else item.mask or "",
+            )
             for name, item in self.inputs.bindings().items()
         }
         labels = (layer.id() if layer else "", self.labels.field(), self.labels.class_map(), self.labels.counts())
@@ -247,7 +252,7 @@ class FinetunePage(JobPage):
     def _job(self, exports: Exports) -> FinetuneJob:
         """Return the job that the page describes: to plan, or to train."""
         grid, output = self.inputs.grid(), self._output()
-        extent = grid and (grid.extent, grid.crs)
+        extent = None if grid is None else (grid.extent, grid.crs)
         fields = list(filter(None, [self.split.field()]))
         job = FinetuneJob(
             checkpoint=self.inputs.checkpoint(),
@@ -342,8 +347,9 @@ class FinetunePage(JobPage):
 
     def _draw_split(self) -> None:
         """Draw the split of a plan that still holds, while this page is seen."""
-        if self.isVisible() and self._is_fresh():
-            self.overlay.show(self.plan_view.plan["regions"])
+        plan = self.plan_view.plan
+        if plan is not None and self.isVisible() and self._is_fresh():
+            self.overlay.show(plan["regions"])
 
     def _zoom(self) -> None:
         """Show the whole split on the map."""
@@ -367,7 +373,9 @@ class FinetunePage(JobPage):
 
     def _fail(self, problem: LacunaError) -> None:
         """Say what went wrong, and what is left of a training."""
-        unfinished = not self.state.doing.plans and os.path.exists(self.task.job.output + ".part")
+        job = self.task.job if self.task is not None else None
+        kept = job.output + ".part" if isinstance(job, FinetuneJob) and not self.state.doing.plans else ""
+        unfinished = os.path.exists(kept)
         super()._fail(problem)
         words = problem.text
         if unfinished:

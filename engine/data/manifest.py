@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class SceneEntry:
     """
 
     name: str
-    sources: dict[str, str | SourceSpec]
+    sources: Mapping[str, str | SourceSpec]
     labels: str
     field: str | None = None
     group: str = ""
@@ -202,7 +203,8 @@ def split_rule(table: Table, default: SplitRule = SplitRule()) -> SplitRule:
     """Return the rule that the table `split` of a file holds; what it leaves out is as in `default`."""
     rule = SplitRule(
         table.choice("method", METHODS, default=default.method),
-        *(table.take(key, int, default=getattr(default, key)) for key in ("block", "gap")),
+        table.take("block", int, default=default.block),
+        table.take("gap", int, default=default.gap),
         float(table.take("validation", float, default=default.validation)),
         table.take("seed", int, default=default.seed),
         table.take("field", str, default=default.field),
@@ -255,7 +257,7 @@ def _extent(table: Table) -> tuple[float, float, float, float] | None:
         return None
     if len(found) != 4 or found[0] >= found[2] or found[1] >= found[3]:
         raise table.wrong("extent", found, "xmin, ymin, xmax, ymax, with xmin < xmax and ymin < ymax")
-    return tuple(map(float, found))
+    return float(found[0]), float(found[1]), float(found[2]), float(found[3])
 
 
 def _check_groups(root: Table, scenes: list[SceneEntry]) -> None:

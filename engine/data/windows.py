@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def collect_batches(
     return [{name: torch.from_numpy(np.stack([item[name] for item in group])) for name in names} for group in groups]
 
 
-def _scaled(layer: Layer, chain: list) -> np.ndarray:
+def _scaled(layer: Layer, chain: Sequence[dict[str, Any]]) -> np.ndarray:
     return np.where(layer.valid, scale(layer.values, chain), np.float32(0))
 
 

@@ -41,7 +41,9 @@ def _apply(values: np.ndarray, step: dict[str, Any]) -> None:
     fault = scaling_fault(step, len(values))
     if fault:
         raise LacunaError("bad-scaling", f"The values cannot be scaled: {fault}.", "Correct the card's scaling.")
-    first, second = (*(_per_band(step[name], values.ndim) for name in SCALINGS[step["type"]]), None, None)[:2]
+    if not SCALINGS[step["type"]]:
+        return
+    first, second = (_per_band(step[name], values.ndim) for name in SCALINGS[step["type"]])
     if step["type"] == "offset_scale":
         values *= second
         values += first

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -167,7 +168,7 @@ class Trainer:
         self.optimizer.step()
         return loss
 
-    def _validate(self, progress: Progress, entry: dict, reporter: Reporter) -> None:
+    def _validate(self, progress: Progress, entry: dict[str, Any], reporter: Reporter) -> None:
         """Measure all scenarios with the averaged weights, and keep these if they are the best so far."""
         self._measured.load_state_dict(self._average.state)
         tallies = self._evaluator(self._measured, self._device, reporter)
