@@ -409,15 +409,11 @@ def _build(cls: type, values: Any, where: str) -> Any:
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise UsageError("bad-job", f"{where} has unknown fields: {', '.join(unknown)}.", f"Known: {', '.join(known)}.")
-    missing = [name for name, entry in known.items() if _is_required(entry) and name not in values]
+    required = [name for name, entry in known.items() if entry.default is MISSING and entry.default_factory is MISSING]
+    missing = [name for name in required if name not in values]
     if missing:
         raise UsageError("bad-job", f"{where} lacks {', '.join(missing)}.", "Give these fields.")
     return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-
-
-def _is_required(entry: Any) -> bool:
-    """Return whether a dataclass field has no default."""
-    return entry.default is MISSING and entry.default_factory is MISSING
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -170,11 +170,8 @@ class FinetunePage(JobPage):
             return tr("Name the file of the new checkpoint.")
         if path == self.state.output and not os.path.isdir(os.path.dirname(path)):
             return ""  # made when the training starts
-        return output_problem(path, [self.inputs.checkpoint(), *(item.source() for item in self._layers())])
-
-    def _layers(self) -> list[Any]:
-        """Return all layers that are read."""
-        return [*self.inputs.layers().values(), *filter(None, [self.labels.layer()])]
+        read = [*self.inputs.layers().values(), *filter(None, [self.labels.layer()])]
+        return output_problem(path, [self.inputs.checkpoint(), *(layer.source() for layer in read)])
 
     def _output(self) -> str:
         return output_path(self.outputWidget.filePath(), ".safetensors")
@@ -202,14 +199,11 @@ class FinetunePage(JobPage):
         }
         labels = (layer.id() if layer else "", self.labels.field(), self.labels.class_map(), self.labels.counts())
         fields = list(filter(None, [self.split.field()]))
-        edits = (self.labels.content(fields), sorted(self._selected(layer))) if vector else ()
+        selected = layer.selectedFeatureIds() if vector and self.labels.selectedCheck.isChecked() else []
+        edits = (self.labels.content(fields), sorted(selected)) if vector else ()
         classes = (self.classes.merge(), self.classes.drop())
         chosen = (self.training.fields(), self._tables(), self.deviceCombo.currentData())
         return json.dumps([self.inputs.checkpoint(), bound, labels, edits, classes, chosen])
-
-    def _selected(self, layer: QgsVectorLayer) -> list[int]:
-        """Return the selected polygons where only they count."""
-        return layer.selectedFeatureIds() if self.labels.selectedCheck.isChecked() else []
 
     def _is_fresh(self) -> bool:
         """Return whether the plan that is shown is that of the present choices."""

@@ -11,7 +11,6 @@ from qgis.core import (
     QgsMapLayerProxyModel,
     QgsProcessingUtils,
     QgsRasterLayer,
-    QgsRectangle,
     QgsVectorLayerFeatureSource,
 )
 from qgis.gui import QgsFileWidget, QgsMapCanvas
@@ -178,7 +177,7 @@ class SegmentPage(JobPage):
             checkpoint=self.inputs.checkpoint(),
             modalities=self.inputs.specs(exports, None if grid is None else (grid.extent, grid.crs)),
             output=output,
-            extent=part and _numbers(part),
+            extent=part and [part.xMinimum(), part.yMinimum(), part.xMaximum(), part.yMaximum()],
             area=self._area(exports),
             tile=[side, side] if side else None,
             overlap=self.overlapSpin.value() if self.overlapSpin.value() >= 0 else None,
@@ -208,8 +207,3 @@ class SegmentPage(JobPage):
             Settings().set_cost(self._cost_key(), summary["seconds"] / tiles, memory.get("system") or 0.0)
         show_outputs(job)
         say(self.summaryLabel, summary_words(summary, self._warnings))
-
-
-def _numbers(extent: QgsRectangle) -> list[float]:
-    """Return an extent as xmin, ymin, xmax, ymax."""
-    return [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()]

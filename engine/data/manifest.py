@@ -107,7 +107,8 @@ def read_manifest(path: str) -> Manifest:
         LacunaError: `file-missing`, `file-unreadable`; `bad-manifest`, naming the key, what was found and expected.
     """
     root = read_toml(path, CODE)
-    modalities = _modalities(root.table("modalities"))
+    tables = root.table("modalities")
+    modalities = [_modality(tables.table(name), name) for name in tables]
     reference = root.choice("reference", [item.name for item in modalities])
     classes = _classes(root)
     scenes = _scenes(root, [item.name for item in modalities])
@@ -155,11 +156,6 @@ def _ignore(root: Table, classes: list[ClassInfo]) -> list[int | str]:
     if both:
         raise root.fault(f"lists {both[0]!r} under ignore and under classes", "Leave it out of one of them.")
     return ignore
-
-
-def _modalities(tables: Table) -> list[Modality]:
-    """Return the modalities, in the order of the file."""
-    return [_modality(tables.table(name), name) for name in tables]
 
 
 def _modality(table: Table, name: str) -> Modality:

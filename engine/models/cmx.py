@@ -241,8 +241,9 @@ class Cmx(SegmentationModel):
         encoder = self.encoders[keys[0]]
         widths, strides = encoder.out_channels, encoder.strides
         self.rectifications = nn.ModuleList(Rectification(width, keys) for width in widths)
+        crop = config.context_crop
         self.fusions = nn.ModuleList(
-            CrossFusion(width, heads, keys, _norm(config.norm), _positions(config.context_crop, stride))
+            CrossFusion(width, heads, keys, _norm(config.norm), crop and (crop / stride) ** 2)
             for width, heads, stride in zip(widths, encoder.heads, strides)
         )
         head_norm = _norm(config.norm, config.head_eps)
@@ -365,11 +366,6 @@ def _norm(kind: str, eps: float | None = None) -> Callable[[int], nn.Module]:
     """Return what makes a norm of `kind` over maps, with `eps` or the kind's usual one."""
     layer, usual = (nn.BatchNorm2d, 1e-5) if kind == "batch" else (ChannelNorm, 1e-6)
     return lambda channels: layer(channels, eps or usual)
-
-
-def _positions(crop: int | None, stride: int) -> float | None:
-    """Return how many positions a crop has at `stride`."""
-    return None if crop is None else (crop / stride) ** 2
 
 
 def _repeat_drop_path(encoders: list[Encoder]) -> None:

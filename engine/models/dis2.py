@@ -220,11 +220,9 @@ class Dis2(SegmentationModel):
             return [features[name] for name in names], {}
         made_up = {name: self.compensators[module_key(name)](images[name]) for name in names}
         mean = [summed(level) / len(names) for level in zip(*made_up.values())]
-        return [features[name] if name in names else self._adapted(mean, name) for name in self.modalities], made_up
-
-    def _adapted(self, maps: list[Tensor], name: str) -> list[Tensor]:
-        """Return compensatory `maps` for the slot of modality `name`."""
-        return self.adapters[_slot_key(name)](maps) if self.adapters else maps
+        lacking = [name for name in self.modalities if name not in names]
+        adapted = {name: self.adapters[_slot_key(name)](mean) if self.adapters else mean for name in lacking}
+        return [features[name] if name in names else adapted[name] for name in self.modalities], made_up
 
     def _missing(self, names: Sequence[str]) -> list[int]:
         """Return the numbers of the modalities that are not among `names`."""

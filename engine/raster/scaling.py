@@ -57,6 +57,12 @@ def _apply(values: np.ndarray, step: dict[str, Any]) -> None:
         values /= second
 
 
+def scale_valid(values: np.ndarray, valid: np.ndarray, chain: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Return `values` (C, h, w) scaled as the model wants them, and 0, the card's mean, where they are not `valid`."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(valid, scale(values, chain), np.float32(0))
+
+
 def _per_band(parameter: Any, dimensions: int) -> np.ndarray:
     """Return a parameter as float32, shaped to meet the bands of an array of that many dimensions."""
     return np.asarray(parameter, dtype=np.float32).reshape(-1, *[1] * (dimensions - 1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Union
 
 from torch import Tensor, nn
@@ -190,13 +191,11 @@ class ResNet(Encoder):
         self.add_stems()
         self.layers: ModuleListOf[ModuleListOf[Block]] = ModuleListOf()
         channels = 64
+        norm = partial(DomainBatchNorm, domains=self.inputs)
         for index in range(4):
-            self.layers.append(_stage(block, channels, widths[index], depths[index], index, self._norm))
+            self.layers.append(_stage(block, channels, widths[index], depths[index], index, norm))
             channels = self.out_channels[index]
         self.apply(_initialise)
-
-    def _norm(self, channels: int) -> nn.Module:
-        return DomainBatchNorm(channels, self.inputs)
 
     def make_stem(self, channels: int, domains: list[str]) -> nn.Module:
         """Return the published stem, with norms for `domains` alone."""
