@@ -28,8 +28,10 @@ test-quick: setup ## run the tests that take less than ten seconds each
 	$(PYTHON) -m pytest -m "not slow" tests/engine tests/test_package.py
 	$(QGIS_TEST) -m "not slow" tests/plugin
 
-lint: engine ## check style and common faults
+lint: engine ## check style, common faults and types
 	$(PYTHON) -m ruff check .
+	@mkdir -p .cache/package && ln -sfn ../.. .cache/package/lacuna
+	$(PYTHON) -m mypy
 
 checkpoint: engine ## train the bundled checkpoint again, as docs/bundled-checkpoint.md tells
 	$(PYTHON) tools/checkpoint.py
