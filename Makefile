@@ -36,8 +36,10 @@ test-quick: setup ## run the tests that take little time, the engine's and the p
 test-cpus: engine ## run everything numeric with the kernels of other processors; takes four times as long
 	@tools/test_cpus.sh
 
-lint: engine ## check style and common faults
+lint: engine ## check style, common faults and types
 	$(PYTHON) -m ruff check .
+	@mkdir -p .cache/package && ln -sfn ../.. .cache/package/lacuna
+	$(PYTHON) -m mypy
 
 compat: ## try Debian 13, Debian sid and Qt 6; the first two as root, in chroots under .cache/compat
 	@tools/compat.sh trixie sid qt6
