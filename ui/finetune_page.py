@@ -198,10 +198,9 @@ class FinetunePage(JobPage):
         }
         labels = (layer.id() if layer else "", self.labels.field(), self.labels.class_map(), self.labels.counts())
         fields = list(filter(None, [self.split.field()]))
-        edits: tuple[Any, ...] = ()
-        if isinstance(layer, QgsVectorLayer):
-            selected = layer.selectedFeatureIds() if self.labels.selectedCheck.isChecked() else []
-            edits = (self.labels.content(fields), sorted(selected))
+        edits: list[Any] = [self.labels.content(fields)]
+        if isinstance(layer, QgsVectorLayer) and self.labels.selectedCheck.isChecked():
+            edits += sorted(layer.selectedFeatureIds())
         classes = (self.classes.merge(), self.classes.drop())
         chosen = (self.training.fields(), self._tables(), self.deviceCombo.currentData())
         return json.dumps([self.inputs.checkpoint(), bound, labels, edits, classes, chosen])
