@@ -4,4 +4,4 @@
 __version__ = "0.1.0"
 
 # As they are imported; `pyproject.toml` says from which version on.
-PACKAGES = ("torch", "rasterio", "numpy", "safetensors", "pyogrio", "shapely")
+PACKAGES = ("torch", "rasterio", "numpy", "safetensors", "pyogrio", "shapely", "sklearn")
