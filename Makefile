@@ -2,7 +2,7 @@
 # The commands of a developer. On a fresh Debian 12 `make demo` and `make test` install what they need; see CONTRIBUTING.md.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engine test-plugin test-quick lint compat compat-trixie compat-sid compat-qt6 checkpoint \
+.PHONY: help demo test test-engine test-plugin test-quick test-cpus lint compat compat-trixie compat-sid compat-qt6 checkpoint \
         package clean setup engine qgis
 
 PYTHON := .venv/bin/python
@@ -33,8 +33,13 @@ test-quick: setup ## run the tests that take little time, the engine's and the p
 	wait $$plugin; qgis=$$?; cat "$$said"; \
 	echo "Exit status of the engine's tests: $$engine, of the plugin's: $$qgis"; [ "$$engine$$qgis" = 00 ]
 
-lint: engine ## check style and common faults
+test-cpus: engine ## run everything numeric with the kernels of other processors; takes four times as long
+	@tools/test_cpus.sh
+
+lint: engine ## check style, common faults and types
 	$(PYTHON) -m ruff check .
+	@mkdir -p .cache/package && ln -sfn ../.. .cache/package/lacuna
+	$(PYTHON) -m mypy
 
 compat: ## try Debian 13, Debian sid and Qt 6; the first two as root, in chroots under .cache/compat
 	@tools/compat.sh trixie sid qt6

@@ -25,7 +25,7 @@ class LacunaPlugin:
     def __init__(self, iface: Any) -> None:
         self.iface = iface
         self.provider: Optional[LacunaProvider] = None
-        self.action: Optional[QAction] = None
+        self.action: Any = None
         self.dock: Any = None
         self.options: Any = None
 

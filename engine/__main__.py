@@ -21,6 +21,8 @@ def _load_package() -> None:
     specification = importlib.util.spec_from_file_location(
         "lacuna", os.path.join(root, "__init__.py"), submodule_search_locations=[root]
     )
+    if specification is None or specification.loader is None:
+        raise ImportError(f"{root} is no package")
     package = importlib.util.module_from_spec(specification)
     sys.modules["lacuna"] = package
     specification.loader.exec_module(package)

@@ -312,7 +312,7 @@ def _job(chosen: argparse.Namespace) -> Job:
 def _sources(chosen: argparse.Namespace) -> dict[str, SourceSpec]:
     """Return the rasters that the options bind, by modality."""
     paths = _named("--modality", chosen.modality, _path)
-    extras = {
+    extras: dict[str, dict[str, Any]] = {
         "bands": _named("--bands", chosen.bands, options.bands),
         "nodata": _named("--nodata", chosen.nodata, options.number),
         "mask": _named("--mask", chosen.mask, _path),

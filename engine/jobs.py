@@ -415,15 +415,11 @@ def _build(cls: type, values: Any, where: str) -> Any:
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise UsageError("bad-job", f"{where} has unknown fields: {', '.join(unknown)}.", f"Known: {', '.join(known)}.")
-    missing = [name for name, entry in known.items() if _is_required(entry) and name not in values]
+    required = [name for name, entry in known.items() if entry.default is MISSING and entry.default_factory is MISSING]
+    missing = [name for name in required if name not in values]
     if missing:
         raise UsageError("bad-job", f"{where} lacks {', '.join(missing)}.", "Give these fields.")
     return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-
-
-def _is_required(entry: Any) -> bool:
-    """Return whether a dataclass field has no default."""
-    return entry.default is MISSING and entry.default_factory is MISSING
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -446,7 +442,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     raise UsageError("bad-job", f"{where} is {value!r}.", f"Expected {getattr(hint, '__name__', hint)}.")
 
 
-def _convert_union(arguments: tuple, value: Any, where: str) -> Any:
+def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     """Return `value` as the first type of a union that takes it."""
     for argument in arguments:
         try:
@@ -457,7 +453,7 @@ def _convert_union(arguments: tuple, value: Any, where: str) -> Any:
     raise UsageError("bad-job", f"{where} is {value!r}.", f"Expected {names}.")
 
 
-def _check_data(modalities: dict, manifest: Optional[str]) -> None:
+def _check_data(modalities: dict[str, SourceSpec], manifest: Optional[str]) -> None:
     """Raise UsageError unless either rasters or a manifest are given."""
     if manifest is not None and modalities:
         raise UsageError(
@@ -469,7 +465,7 @@ def _check_data(modalities: dict, manifest: Optional[str]) -> None:
         )
 
 
-def _check_choice(name: str, value: str, choices: tuple) -> None:
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError("bad-value", f"{name} is {value!r}.", f"Choose one of {', '.join(choices)}.")
 
@@ -492,7 +488,7 @@ def _check_tile(tile: Optional[list[int]], overlap: Optional[int]) -> None:
         )
 
 
-def _check_extent(extent: list) -> None:
+def _check_extent(extent: list[float]) -> None:
     finite = all(math.isfinite(number) for number in extent)
     if len(extent) != 4 or not finite or not (extent[0] < extent[2] and extent[1] < extent[3]):
         hint = "Give xmin, ymin, xmax, ymax with xmin < xmax and ymin < ymax."

@@ -77,7 +77,8 @@ def band_names(layer: QgsRasterLayer) -> list[str]:
 def match_bands(wanted: Sequence[str], names: Sequence[str]) -> Optional[list[int]]:
     """Return the 1-based number in `names` of each `wanted` band, or None unless each is named just once."""
     found = [find_band(band, names) for band in wanted]
-    return None if None in found else found
+    known = [number for number in found if number is not None]
+    return known if len(known) == len(found) else None
 
 
 def guess(modality: Modality, layers: Iterable[QgsRasterLayer]) -> Optional[QgsRasterLayer]:
@@ -129,7 +130,8 @@ def source_specs(
         if path is None:
             path = exports.raster(bound.layer, extent)
             # The exported copy has no names of bands: what they say is settled here.
-            bands = bands or match_bands(card.modality(name).bands, band_names(bound.layer))
+            matched = match_bands(card.modality(name).bands, band_names(bound.layer))
+            bands = bands or (None if matched is None else list(matched))
         specs[name] = SourceSpec(path, bands, bound.nodata, _mask_name(bound.mask, exports, extent))
     return specs
 

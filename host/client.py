@@ -40,11 +40,15 @@ class EngineClient:
     Args:
         python: the interpreter that has torch and rasterio (`interpreters.find`).
         engine: what the interpreter runs; by default the engine of this plugin.
+
+    Attributes:
+        process: the engine of the job that runs or ran last.
     """
+
+    process: subprocess.Popen[bytes]
 
     def __init__(self, python: str, engine: Optional[Sequence[str]] = None) -> None:
         self.command = [python, *(engine or (str(PLUGIN_FOLDER / "engine"), "worker"))]
-        self.process: Optional[subprocess.Popen[bytes]] = None
         self._said: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
 
     def run(
@@ -104,12 +108,19 @@ class EngineClient:
 
     def _send(self, line: str) -> None:
         """Write one line to the engine; one that is gone is found out by its end."""
+        stream = self.process.stdin
+        if stream is None:
+            return
         with contextlib.suppress(OSError, ValueError):
-            self.process.stdin.write(line.encode() + b"\n")
-            self.process.stdin.flush()
+            stream.write(line.encode() + b"\n")
+            stream.flush()
 
     def _follow(
-        self, lines: queue.Queue, listen: Listener, cancelled: Callable[[], bool], enough: Callable[[], bool]
+        self,
+        lines: queue.Queue[Optional[str]],
+        listen: Listener,
+        cancelled: Callable[[], bool],
+        enough: Callable[[], bool],
     ) -> Optional[Event]:
         """Pass events on until the engine closes its output; return the `result` or `error` event, if there was one."""
         ending, concluding = None, False
@@ -153,7 +164,8 @@ class EngineClient:
             process.wait()
         for stream in (process.stdin, process.stdout, process.stderr):
             with contextlib.suppress(OSError, ValueError):
-                stream.close()
+                if stream is not None:
+                    stream.close()
 
     def _conclude(self, ending: Optional[Event]) -> Event:
         """Return the result, or raise what went wrong, once the process has ended."""
@@ -219,7 +231,7 @@ def _read(stream: IO[bytes], put: Callable[[Optional[str]], None]) -> None:
     put(None)
 
 
-def _wait(process: subprocess.Popen, seconds: float) -> None:
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
     """Wait until `process` has ended, at most for `seconds`."""
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:

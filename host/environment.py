@@ -199,7 +199,7 @@ def _run(command: list[str], say: Say, cancelled: Cancelled) -> None:
         ended = threading.Event()
         watcher = threading.Thread(target=_watch, args=(process, cancelled, ended), daemon=True)
         watcher.start()
-        for line in process.stdout:
+        for line in process.stdout or ():
             lines.append(line.decode("utf-8", "replace").rstrip())
             say(lines[-1])
         process.wait()
@@ -211,7 +211,7 @@ def _run(command: list[str], say: Say, cancelled: Cancelled) -> None:
         raise pip_fault("\n".join(lines))
 
 
-def _watch(process: subprocess.Popen, cancelled: Cancelled, ended: threading.Event) -> None:
+def _watch(process: subprocess.Popen[bytes], cancelled: Cancelled, ended: threading.Event) -> None:
     """End `process` as soon as `cancelled` says so."""
     while not ended.wait(_POLL):
         if cancelled():

@@ -54,9 +54,11 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
     # The unit of progress that moves the bar, None for any; of others only the words are shown.
     UNIT: Optional[str] = None
 
+    # Once it is prepared without a problem.
+    _job: Job
+
     def __init__(self) -> None:
         super().__init__()
-        self._job: Optional[Job] = None
         self._exports = Exports()
         self._problem: Optional[LacunaError] = None
         self._step: Optional[tuple[str, int]] = None
@@ -81,7 +83,7 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
         """
         raise NotImplementedError
 
-    def results(self, job: Job, result: Event, feedback: QgsProcessingFeedback) -> dict[str, Any]:
+    def results(self, job: Any, result: Event, feedback: QgsProcessingFeedback) -> dict[str, Any]:
         """Return what Processing hears of the `result` of `job`, by output; and say what is worth reading."""
         raise NotImplementedError
 
@@ -176,7 +178,7 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
         What is wrong is raised in `processAlgorithm`: of an error here `processing.run` says only that there was one.
         """
         try:
-            job = self.draft(parameters, context, self._exports)
+            job: Any = self.draft(parameters, context, self._exports)
             self._job = dataclasses.replace(job, **self.outputs(parameters, context))
             self._job.check()
         except LacunaError as problem:
@@ -301,13 +303,13 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
         text = self.parameterAsString(parameters, name, context).strip()
         return _read(name, text, read) if text else None
 
-    def number(
-        self, parameters: dict[str, Any], name: str, context: QgsProcessingContext, whole: bool = True
-    ) -> Optional[float]:
-        """Return a number, a `whole` one unless said otherwise, or None where it is left empty."""
-        if parameters.get(name) in (None, ""):
-            return None
-        return (self.parameterAsInt if whole else self.parameterAsDouble)(parameters, name, context)
+    def number(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> Optional[int]:
+        """Return a whole number, or None where it is left empty."""
+        return None if parameters.get(name) in (None, "") else self.parameterAsInt(parameters, name, context)
+
+    def decimal(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> Optional[float]:
+        """Return a number, or None where it is left empty."""
+        return None if parameters.get(name) in (None, "") else self.parameterAsDouble(parameters, name, context)
 
     def choice(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> Optional[str]:
         """Return the word of a choice, its default where it is left empty, None without one."""

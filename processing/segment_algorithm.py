@@ -125,10 +125,10 @@ class SegmentAlgorithm(SceneAlgorithm):
             modalities=source_specs(card, bindings, exports, None if extent is None else (extent, crs)),
             output=self.OUTPUT,
             extent=extent and [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()],
-            extent_crs=extent and (crs.authid() or crs.toWkt()),
+            extent_crs=None if extent is None or crs is None else crs.authid() or crs.toWkt(),
             area=None if area is None else exports.polygons(area, area.sourceCrs()),
             # A pixel size of 0 counts as empty.
-            resolution=self.number(parameters, self.RESOLUTION, context, whole=False) or None,
+            resolution=self.decimal(parameters, self.RESOLUTION, context) or None,
             tile=self.read(parameters, self.TILE, context, options.tile),
             overlap=self.number(parameters, self.OVERLAP, context),
             batch_size=self.number(parameters, self.BATCH_SIZE, context),

@@ -183,6 +183,7 @@ def findings(plugin):
     return [(item["test_id"], item["filename"], item["line_number"], item["issue_text"]) for item in report["results"]]
 
 
+@pytest.mark.slow
 def test_no_finding_that_blocks_an_upload(findings):
     assert not [item for item in findings if item[0] in CRITICAL]
 

@@ -102,7 +102,7 @@ def _legend(pen: ImageDraw.ImageDraw, classes: list[tuple[str, str]], y: int) ->
         x += LEGEND + 12 + round(pen.textlength(name, _font(LEGEND))) + 44
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return Pillow's own font, so that no font need be installed."""
     return ImageFont.load_default(size)
 

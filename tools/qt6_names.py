@@ -139,7 +139,7 @@ def faults_of_form(text: str) -> list[str]:
                 faults.append(f"{name}: write Class::Member, which both PyQt5 and PyQt6 read")
             elif name.rpartition("::")[2] in REMOVED_ATTRIBUTES:
                 faults.append(f"{name}: removed, use {REMOVED_ATTRIBUTES[name.rpartition('::')[2]]}")
-    used = {node.get("class", "") for node in root.iter("widget")} | {node.text for node in root.iter("extends")}
+    used = {node.get("class", "") for node in root.iter("widget")} | {node.text or "" for node in root.iter("extends")}
     faults += [f"{name}: removed, use {REMOVED_NAMES[name]}" for name in sorted(used & set(REMOVED_NAMES))]
     return faults + [f"{node.get('location')}: compiled resources are no more" for node in root.iter("include")]
 

@@ -60,7 +60,7 @@ class ClassPlanBox(QWidget):
 
     def combo(self, name: str) -> QComboBox:
         """Return the combo box of the class called `name`."""
-        return self.table.cellWidget([item.name for item in self._card.classes].index(name), 1)
+        return self.table.cellWidget(self._names().index(name), 1)
 
     def merge(self) -> dict[str, str]:
         """Return, for classes that become part of another, the name of that one."""
@@ -103,7 +103,7 @@ class ClassPlanBox(QWidget):
 
     def _combo(self, row: int) -> ClassCombo:
         """Return a new combo box for the class in a row."""
-        classes = self._card.classes
+        classes = self._card.classes if self._card else []
         combo = ClassCombo(self.table)
         combo.setObjectName(f"becomes_{classes[row].name}")
         combo.setEditable(True)

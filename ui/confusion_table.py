@@ -43,7 +43,7 @@ class ConfusionTable(NumberTable):
             per_cent: of the pixels of the reference class; what is copied are pixels all the same.
         """
         names = [item["name"] for item in classes]
-        rows = []
+        rows: list[list[Cell]] = []
         for name, line in zip(names, counts):
             total = sum(line)
             cells = [_cell(count, total, per_cent, name, other) for count, other in zip(line, names)]

@@ -143,7 +143,7 @@ class EvaluatePage(JobPage):
     def _estimate(self) -> str:
         """Return how many cases will be measured."""
         bound = self.inputs.layers()
-        if self.protocol() == "subsets":
+        if self.protocol() == "subsets" and self.card is not None:
             count = sum(set(item) <= set(bound) for item in self.card.supported())
         else:
             count = {"emm": 2 ** len(bound) - 1, "rmm": 3 * (2 ** len(bound) - 1), "nm": 3}[self.protocol()]
@@ -152,14 +152,14 @@ class EvaluatePage(JobPage):
     def _job(self, exports: Exports) -> EvaluateJob:
         """Return the job that the page describes; its report goes to a temporary file, to be saved after a look."""
         grid, protocol, side = self.inputs.grid(), self.protocol(), self.tileSpin.value()
-        extent = grid and (grid.extent, grid.crs)
+        extent = None if grid is None else (grid.extent, grid.crs)
         spared = [name for name, check in self._gaussian.items() if not check.isChecked()]
         return EvaluateJob(
             checkpoint=self.inputs.checkpoint(),
             modalities=self.inputs.specs(exports, extent),
             labels=self.labels.path(exports, extent),
             field=self.labels.field(),
-            class_map=self.labels.class_map(),
+            class_map=dict(self.labels.class_map()),
             protocol=protocol,
             area_estimates=self.areasCheck.isChecked(),
             report=QgsProcessingUtils.generateTempFilename("evaluation.html"),

@@ -33,7 +33,7 @@ class EvaluationView(QWidget):
     def __init__(self, parent: Optional[QWidget] = None) -> None:
         super().__init__(parent)
         load_form(self, __file__)
-        self._result: Optional[Result] = None
+        self._result: Result = {}
         self.bars = Bars(self, digits=3)
         self.bars.setCursor(Qt.CursorShape.PointingHandCursor)
         self.chartArea.setWidget(self.bars)
@@ -122,7 +122,7 @@ class EvaluationView(QWidget):
     def _show_case(self) -> None:
         """Show the case that is chosen: in bars and table, by class, and its confusion matrix."""
         index = self.caseCombo.currentIndex()
-        if self._result is None or index < 0:
+        if not self._result or index < 0:
             return
         self.bars.set_current(index)
         name = self.caseCombo.currentText()
@@ -152,7 +152,7 @@ class EvaluationView(QWidget):
 
     def _show_confusion(self) -> None:
         """Show the confusion matrix in the chosen unit."""
-        if self._result is not None:
+        if self._result:
             per_cent = self.unitCombo.currentIndex() == 0
             self.confusion.show_counts(self.case()["confusion"], self._result["classes"], per_cent)
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import replace
 from typing import Any, Optional
 
-from qgis.core import QgsVectorLayer
+from qgis.core import QgsRasterLayer, QgsVectorLayer
 from qgis.gui import QgsFileWidget, QgsMapCanvas
 from qgis.PyQt.QtCore import QPoint, QTimer, QUrl, pyqtSignal
 from qgis.PyQt.QtGui import QDesktopServices, QHideEvent, QShowEvent
@@ -170,11 +170,8 @@ class FinetunePage(JobPage):
             return tr("Name the file of the new checkpoint.")
         if path == self.state.output and not os.path.isdir(os.path.dirname(path)):
             return ""  # made when the training starts
-        return output_problem(path, [self.inputs.checkpoint(), *(item.source() for item in self._layers())])
-
-    def _layers(self) -> list[Any]:
-        """Return all layers that are read."""
-        return [*self.inputs.layers().values(), *filter(None, [self.labels.layer()])]
+        read = [*self.inputs.layers().values(), *filter(None, [self.labels.layer()])]
+        return output_problem(path, [self.inputs.checkpoint(), *(layer.source() for layer in read)])
 
     def _output(self) -> str:
         return output_path(self.outputWidget.filePath(), ".safetensors")
@@ -190,21 +187,23 @@ class FinetunePage(JobPage):
     def _key(self) -> str:
         """Return all that decides the plan, as text."""
         layer = self.labels.layer()
-        vector = isinstance(layer, QgsVectorLayer)
         bound = {
-            name: (item.layer.id(), item.bands, item.nodata, item.mask.id() if item.mask else "")
+            name: (
+                item.layer.id(),
+                item.bands,
+                item.nodata,
+                item.mask.id() if isinstance(item.mask, QgsRasterLayer) else item.mask or "",
+            )
             for name, item in self.inputs.bindings().items()
         }
         labels = (layer.id() if layer else "", self.labels.field(), self.labels.class_map(), self.labels.counts())
         fields = list(filter(None, [self.split.field()]))
-        edits = (self.labels.content(fields), sorted(self._selected(layer))) if vector else ()
+        edits: list[Any] = [self.labels.content(fields)]
+        if isinstance(layer, QgsVectorLayer) and self.labels.selectedCheck.isChecked():
+            edits += sorted(layer.selectedFeatureIds())
         classes = (self.classes.merge(), self.classes.drop())
         chosen = (self.training.fields(), self._tables(), self.deviceCombo.currentData())
         return json.dumps([self.inputs.checkpoint(), bound, labels, edits, classes, chosen])
-
-    def _selected(self, layer: QgsVectorLayer) -> list[int]:
-        """Return the selected polygons where only they count."""
-        return layer.selectedFeatureIds() if self.labels.selectedCheck.isChecked() else []
 
     def _is_fresh(self) -> bool:
         """Return whether the plan that is shown is that of the present choices."""
@@ -247,7 +246,7 @@ class FinetunePage(JobPage):
     def _job(self, exports: Exports) -> FinetuneJob:
         """Return the job that the page describes: to plan, or to train."""
         grid, output = self.inputs.grid(), self._output()
-        extent = grid and (grid.extent, grid.crs)
+        extent = None if grid is None else (grid.extent, grid.crs)
         fields = list(filter(None, [self.split.field()]))
         job = FinetuneJob(
             checkpoint=self.inputs.checkpoint(),
@@ -342,8 +341,9 @@ class FinetunePage(JobPage):
 
     def _draw_split(self) -> None:
         """Draw the split of a plan that still holds, while this page is seen."""
-        if self.isVisible() and self._is_fresh():
-            self.overlay.show(self.plan_view.plan["regions"])
+        plan = self.plan_view.plan
+        if plan is not None and self.isVisible() and self._is_fresh():
+            self.overlay.show(plan["regions"])
 
     def _zoom(self) -> None:
         """Show the whole split on the map."""
@@ -367,7 +367,9 @@ class FinetunePage(JobPage):
 
     def _fail(self, problem: LacunaError) -> None:
         """Say what went wrong, and what is left of a training."""
-        unfinished = not self.state.doing.plans and os.path.exists(self.task.job.output + ".part")
+        job = self.task.job if self.task is not None else None
+        kept = job.output + ".part" if isinstance(job, FinetuneJob) and not self.state.doing.plans else ""
+        unfinished = os.path.exists(kept)
         super()._fail(problem)
         words = problem.text
         if unfinished:

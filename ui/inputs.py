@@ -165,11 +165,12 @@ class ModelInputs(QWidget):
 
     def bindings(self) -> dict[str, Binding]:
         """Return what the rows say, by name of modality; only where `problem` is empty."""
-        return {row.modality.name: row.binding() for row in self.rows if row.layer() is not None}
+        found = {row.modality.name: row.binding() for row in self.rows}
+        return {name: bound for name, bound in found.items() if bound is not None}
 
     def specs(self, exports: Exports, extent: Optional[tuple[Any, Any]] = None) -> dict[str, SourceSpec]:
         """Return what a job says of the bound modalities; as `binding.source_specs`."""
-        return source_specs(self.card, self.bindings(), exports, extent)
+        return source_specs(self.card, self.bindings(), exports, extent) if self.card else {}
 
     def grid(self) -> Optional[OutlineGrid]:
         """Return the reference grid of the layers that can serve, or None where there is none yet."""

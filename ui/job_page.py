@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from qgis.core import Qgis, QgsApplication, QgsMessageLog
 from qgis.gui import QgsMapCanvas
@@ -13,7 +13,7 @@ from qgis.PyQt.QtWidgets import QPushButton, QWidget
 from ..compat import tr
 from ..engine.checkpoint.card import Card
 from ..engine.errors import LacunaError
-from ..engine.jobs import Job
+from ..engine.jobs import EvaluateJob, FinetuneJob, Job, SegmentJob
 from ..host.exports import Exports
 from ..host.run_job import progress_words
 from ..settings import Settings
@@ -22,6 +22,8 @@ from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .inputs import ModelInputs
 from .modality_row import ModalityRow
 from .task import JobTask
+
+PageJob = Union[SegmentJob, FinetuneJob, EvaluateJob]
 
 
 class JobPage(QWidget):
@@ -146,11 +148,11 @@ class JobPage(QWidget):
         self.started.emit()
         QgsApplication.taskManager().addTask(self.task)
 
-    def _job(self, exports: Exports) -> Job:
+    def _job(self, exports: Exports) -> PageJob:
         """Return the job that the page describes; what must be written to files first is put down in `exports`."""
         raise NotImplementedError
 
-    def _finish(self, job: Job, result: dict[str, Any]) -> None:
+    def _finish(self, job: Any, result: dict[str, Any]) -> None:
         """Show the `result` of `job`."""
         raise NotImplementedError
 
@@ -194,7 +196,8 @@ class JobPage(QWidget):
     def _conclude(self, result: dict[str, Any]) -> None:
         """Show the result and open the form again."""
         try:
-            self._finish(self.task.job, result)
+            if self.task is not None:
+                self._finish(self.task.job, result)
         finally:
             self._end_task()
         self.finished.emit(result)

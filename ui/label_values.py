@@ -218,7 +218,7 @@ def _block_values(block: QgsRasterBlock, title: str) -> Counter[float]:
             tr("Choose a raster of class values."),
         )
     values = array(code, bytes(block.data()))
-    found = Counter(value for value in values if value == value) if code in "fd" else Counter(values)
+    found: Counter[float] = Counter(value for value in values if value == value) if code in "fd" else Counter(values)
     if block.hasNoDataValue():
         found.pop(block.noDataValue(), None)
     return found

@@ -142,9 +142,9 @@ class LabelsBox(QWidget):
 
     def problem(self, grid: Optional[OutlineGrid] = None) -> str:
         """Return why the labels cannot be used yet, on `grid` if it is given, or an empty string."""
-        problem = self._layer_problem() or self._values_problem()
-        if not problem and grid is not None and cover(self.layer(), grid) == 0:
-            problem = tr("The labels “{}” do not overlap the rasters.").format(self.layer().name())
+        problem, layer = self._layer_problem() or self._values_problem(), self.layer()
+        if not problem and grid is not None and layer is not None and cover(layer, grid) == 0:
+            problem = tr("The labels “{}” do not overlap the rasters.").format(layer.name())
         return problem
 
     def path(
@@ -160,13 +160,13 @@ class LabelsBox(QWidget):
         Raises:
             LacunaError: as for `binding.gdal_name` and `Exports.raster`.
         """
-        layer = self.layer()
+        layer: Any = self.layer()
         if isinstance(layer, QgsRasterLayer):
             return gdal_name(layer) or exports.raster(layer, extent)
         request = None
         if self.selectedCheck.isChecked():
             request = QgsFeatureRequest().setFilterFids(layer.selectedFeatureIds())
-        kept = list(dict.fromkeys([self.field(), *fields]))
+        kept = list(dict.fromkeys(name for name in (self.field(), *fields) if name))
         return exports.polygons(QgsVectorLayerFeatureSource(layer), layer.crs(), request, kept, layer.name())
 
     def class_map(self) -> dict[str, str]:
@@ -219,8 +219,9 @@ class LabelsBox(QWidget):
             return self._fault
         if self._found is None:
             return tr("The values of the labels are being read…")
-        if not self._found.counts:
-            return tr("“{}” holds no labels.").format(self.layer().name())
+        layer = self.layer()
+        if layer is not None and not self._found.counts:
+            return tr("“{}” holds no labels.").format(layer.name())
         if self.table.unknown():
             return tr("Say which class these values mean, or ignore them: {}.").format(_listed(self.table.unknown()))
         known = [item.name for item in self._card.classes] if self._card else []
@@ -268,7 +269,8 @@ class LabelsBox(QWidget):
     def _guess_field(self) -> None:
         """Choose the field that speaks for itself, if one does."""
         layer = self.layer()
-        name = guess_field(layer, self._card.classes if self._card else ()) if layer.isValid() else ""
+        classes = self._card.classes if self._card else ()
+        name = guess_field(layer, classes) if layer is not None and layer.isValid() else ""
         if name:
             self.set_field(name)
 
@@ -281,11 +283,11 @@ class LabelsBox(QWidget):
             self._found = None
             self._show_table()
             return
-        layer = self.layer()
+        layer: Any = self.layer()
         if isinstance(layer, QgsRasterLayer):
             reader = raster_reader(layer)
         else:
-            reader = field_reader(layer, self.field(), self.selectedCheck.isChecked())
+            reader = field_reader(layer, self.field() or "", self.selectedCheck.isChecked())
             if 0 <= layer.featureCount() <= FEW:
                 self._read_directly(reader)
                 return
@@ -326,15 +328,17 @@ class LabelsBox(QWidget):
 
     def _show_table(self) -> None:
         """Show values, counts and classes, as far as they are known."""
-        layer, known = self.layer(), self._found is not None and self._card is not None
-        self.table.setVisible(known)
+        layer, found, card = self.layer(), self._found, self._card
+        self.table.setVisible(found is not None and card is not None)
         counted = tr("Polygons") if isinstance(layer, QgsVectorLayer) else tr("Pixels")
         key = (layer.id() if layer else "", self.field() or "")
-        if known and key not in self._choices:
-            self._choices[key] = self.fellow.choices(key, self._card) if self.fellow else {}
+        if found is None or card is None:
+            found = LabelValues()
+        elif key not in self._choices:
+            self._choices[key] = self.fellow.choices(key, card) if self.fellow else {}
         choices = self._choices.get(key, {})
-        classes = self._card.classes if self._card else ()
-        self.table.show_values(self._found if known else LabelValues(), classes, choices, counted)
+        classes = card.classes if card else ()
+        self.table.show_values(found, classes, choices, counted)
         self._tell()
 
     def _tell(self) -> None:

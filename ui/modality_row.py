@@ -144,12 +144,14 @@ class ModalityRow(QWidget):
         if layer is self._shown and layer is not None:
             return
         self._shown = layer
+        count = layer.bandCount() if layer is not None and layer.isValid() else 0
+        names = [layer.bandName(number) for number in range(1, count + 1)] if layer is not None else []
         for combo in self.band_combos:
             combo.blockSignals(True)
             combo.clear()
             combo.addItem(tr("automatic"), None)
-            for number in range(1, layer.bandCount() + 1 if layer is not None and layer.isValid() else 1):
-                combo.addItem(layer.bandName(number), number)
+            for number, name in enumerate(names, start=1):
+                combo.addItem(name, number)
             combo.blockSignals(False)
         self.detailsButton.setVisible(layer is not None)
         if layer is None:

@@ -49,7 +49,8 @@ class PlanView(QWidget):
 
     def show_measured(self, probabilities: Sequence[float]) -> None:
         """Show what the latents come to now that they were measured again, in the midst of a training."""
-        self.bars.propose(self.plan["strategy"]["scenarios"], probabilities)
+        if self.plan is not None:
+            self.bars.propose(self.plan["strategy"]["scenarios"], probabilities)
 
     def weights(self) -> Optional[list[float]]:
         """Return the probabilities where the analyst has edited them, else None."""

@@ -28,7 +28,8 @@ class ScoreBars(Bars):
         if len(supported) > MAX_BARS:
             supported = [item for item in supported if current is not None and set(item) == set(current)]
         chosen = [row for row, item in enumerate(supported) if current is not None and set(item) == set(current)]
-        self.set_rows([(" + ".join(item), card.miou(item)) for item in supported], chosen[0] if chosen else None)
+        rows = [(" + ".join(item), card.miou(item)) for item in supported] if card else []
+        self.set_rows(rows, chosen[0] if chosen else None)
 
 
 def _number(miou: Optional[float]) -> str:

@@ -11,7 +11,6 @@ from qgis.core import (
     QgsMapLayerProxyModel,
     QgsProcessingUtils,
     QgsRasterLayer,
-    QgsRectangle,
     QgsVectorLayerFeatureSource,
 )
 from qgis.gui import QgsFileWidget, QgsMapCanvas
@@ -146,10 +145,10 @@ class SegmentPage(JobPage):
 
     def _estimate(self) -> str:
         """Return the number of tiles, and time and memory if an earlier run tells them."""
-        if self._grid is None:
+        if self._grid is None or self.card is None:
             return ""
         side = self.tileSpin.value()
-        tile = (side, side) if side else tuple(self.card.tile)
+        tile = (side, side) if side else (self.card.tile[0], self.card.tile[1])
         overlap = self.overlapSpin.value() if self.overlapSpin.value() >= 0 else min(2 * self.card.margin, *tile)
         count = tile_count(self._grid, tile, min(overlap, min(tile) // 2), self.card.stride)
         words = tr("{} tiles of {} x {}").format(count, *tile) if count > 1 else tr("1 tile")
@@ -169,14 +168,16 @@ class SegmentPage(JobPage):
         """Return the job that the page describes."""
         output = self._output() or QgsProcessingUtils.generateTempFilename("classes.tif")
         stem = os.path.splitext(output)[0]
-        wanted = {name: f"{stem}_{name}.tif" for name in EXTRAS if getattr(self, f"{name}Check").isChecked()}
-        part = None if self.wholeRadio.isChecked() else self._grid.extent
+        extras = [name for name in EXTRAS if getattr(self, f"{name}Check").isChecked()]
+        wanted: dict[str, Any] = {name: f"{stem}_{name}.tif" for name in extras}
+        grid: Any = self._grid  # where a job can start there is one
+        part = None if self.wholeRadio.isChecked() else grid.extent
         side = self.tileSpin.value()
         return SegmentJob(
             checkpoint=self.inputs.checkpoint(),
-            modalities=self.inputs.specs(exports, self._grid and (self._grid.extent, self._grid.crs)),
+            modalities=self.inputs.specs(exports, None if grid is None else (grid.extent, grid.crs)),
             output=output,
-            extent=part and _numbers(part),
+            extent=part and [part.xMinimum(), part.yMinimum(), part.xMaximum(), part.yMaximum()],
             area=self._area(exports),
             tile=[side, side] if side else None,
             overlap=self.overlapSpin.value() if self.overlapSpin.value() >= 0 else None,
@@ -206,8 +207,3 @@ class SegmentPage(JobPage):
             Settings().set_cost(self._cost_key(), summary["seconds"] / tiles, memory.get("system") or 0.0)
         show_outputs(job)
         say(self.summaryLabel, summary_words(summary, self._warnings))
-
-
-def _numbers(extent: QgsRectangle) -> list[float]:
-    """Return an extent as xmin, ymin, xmax, ymax."""
-    return [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()]

@@ -30,7 +30,9 @@ class WorkTask(QgsTask):
     failed = pyqtSignal(object)
     stopped = pyqtSignal()
 
-    def __init__(self, description: str, work: Callable[[Callable[[dict], None], Callable[[], bool]], Any]) -> None:
+    def __init__(
+        self, description: str, work: Callable[[Callable[[dict[str, Any]], None], Callable[[], bool]], Any]
+    ) -> None:
         super().__init__(description, QgsTask.Flag.CanCancel)
         self._work = work
         self._outcome: Any = None

@@ -167,7 +167,7 @@ def _measures_fault(card: Card) -> str:
         for entry in entries:
             if not isinstance(entry, dict) or not _is_names(entry.get("available"), card.names):
                 return f"{kind} holds {entry!r}, which is for modalities that are not all its own"
-            value = entry.get(number)
+            value: Any = entry.get(number)
             if not _is_number(value) or not low <= value <= high:
                 return f"{kind} holds a {number} of {value!r}; expected a number from {low:g} to {high:g}"
     return ""

@@ -12,10 +12,10 @@ from ..checkpoint.card import Modality
 from ..errors import LacunaError
 from ..events import Reporter
 from ..raster.grid import Grid, extent_text
-from ..raster.scaling import scale
+from ..raster.scaling import scale_valid
 from ..raster.scene import Layer, Scene
 from .labels import Legend, Window, number_of, read_labels, read_objects
-from .manifest import Manifest, SceneEntry, SplitRule
+from .manifest import Manifest, SceneEntry
 from .splits import GAP, REGIONS, TRAIN, VALIDATION, split_blocks, split_groups, split_objects
 from .statistics import BandStatistics
 
@@ -85,11 +85,8 @@ class LabelledScene:
         """Return layers as the model wants them; before `prepare` as they are."""
         if not self.modalities:
             return layers
-        found = {}
-        for name, layer in layers.items():
-            values = scale(layer.values, self.modalities[name].scaling)
-            found[name] = Layer(np.where(layer.valid, values, np.float32(0)), layer.valid)
-        return found
+        chains = {name: self.modalities[name].scaling for name in layers}
+        return {name: Layer(scale_valid(*layer, chains[name]), layer.valid) for name, layer in layers.items()}
 
 
 def open_scenes(manifest: Manifest, reporter: Reporter) -> list[LabelledScene]:
@@ -167,7 +164,7 @@ def assign_regions(scenes: Sequence[LabelledScene], manifest: Manifest, reporter
         for scene, side in zip(free, split_groups([item.entry.group for item in free], counts, rule)):
             scene.region[:] = side
     elif free and rule is not None and rule.method == "polygon":
-        objects = [_objects(scene, rule, reporter) for scene in free]
+        objects = [read_objects(scene.entry, scene.rasters.grid, scene.window, rule.field, reporter) for scene in free]
         for scene, region in zip(free, split_objects([item.labels for item in free], objects, classes, rule)):
             scene.region[:] = region
     elif free and rule is not None:
@@ -287,10 +284,6 @@ def _cut(layer: Layer, row: int, column: int, height: int, width: int) -> Layer:
         values[(slice(None), *inside)] = layer.values[:, top:bottom, left:right]
         valid[inside] = layer.valid[top:bottom, left:right]
     return Layer(values, valid)
-
-
-def _objects(scene: LabelledScene, rule: SplitRule, reporter: Reporter) -> np.ndarray:
-    return read_objects(scene.entry, scene.rasters.grid, scene.window, rule.field, reporter)
 
 
 def _check_division(scenes: Sequence[LabelledScene], manifest: Manifest, reporter: Reporter) -> None:

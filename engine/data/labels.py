@@ -90,7 +90,7 @@ def read_objects(entry: SceneEntry, grid: Grid, window: Window, field: str | Non
     polygons = read_polygons(entry.labels, grid.crs, field or entry.field, reporter=reporter)
     numbers = np.arange(len(polygons.geometries))
     if field is not None:
-        numbers = np.unique([str(value) for value in polygons.values], return_inverse=True)[1]
+        numbers = np.unique(np.array([str(value) for value in polygons.values or ()]), return_inverse=True)[1]
     painter, found = Painter(polygons, grid, numbers), np.full(window[2:], _NONE, np.int32)
     for row, height in _strips(window[2]):
         found[row : row + height] = painter.classes(window[0] + row, window[1], height, window[3])[0]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class SceneEntry:
     """
 
     name: str
-    sources: dict[str, str | SourceSpec]
+    sources: Mapping[str, str | SourceSpec]
     labels: str
     field: str | None = None
     group: str = ""
@@ -106,7 +107,8 @@ def read_manifest(path: str) -> Manifest:
         LacunaError: `file-missing`, `file-unreadable`; `bad-manifest`, naming the key, what was found and expected.
     """
     root = read_toml(path, CODE)
-    modalities = _modalities(root.table("modalities"))
+    tables = root.table("modalities")
+    modalities = [_modality(tables.table(name), name) for name in tables]
     reference = root.choice("reference", [item.name for item in modalities])
     classes = _classes(root)
     scenes = _scenes(root, [item.name for item in modalities])
@@ -156,11 +158,6 @@ def _ignore(root: Table, classes: list[ClassInfo]) -> list[int | str]:
     return ignore
 
 
-def _modalities(tables: Table) -> list[Modality]:
-    """Return the modalities, in the order of the file."""
-    return [_modality(tables.table(name), name) for name in tables]
-
-
 def _modality(table: Table, name: str) -> Modality:
     nodata = table.take("nodata", float, default=None)
     modality = Modality(
@@ -202,7 +199,8 @@ def split_rule(table: Table, default: SplitRule = SplitRule()) -> SplitRule:
     """Return the rule that the table `split` of a file holds; what it leaves out is as in `default`."""
     rule = SplitRule(
         table.choice("method", METHODS, default=default.method),
-        *(table.take(key, int, default=getattr(default, key)) for key in ("block", "gap")),
+        table.take("block", int, default=default.block),
+        table.take("gap", int, default=default.gap),
         float(table.take("validation", float, default=default.validation)),
         table.take("seed", int, default=default.seed),
         table.take("field", str, default=default.field),
@@ -255,7 +253,7 @@ def _extent(table: Table) -> tuple[float, float, float, float] | None:
         return None
     if len(found) != 4 or found[0] >= found[2] or found[1] >= found[3]:
         raise table.wrong("extent", found, "xmin, ymin, xmax, ymax, with xmin < xmax and ymin < ymax")
-    return tuple(map(float, found))
+    return float(found[0]), float(found[1]), float(found[2]), float(found[3])
 
 
 def _check_groups(root: Table, scenes: list[SceneEntry]) -> None:

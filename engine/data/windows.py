@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..checkpoint.card import Modality, Scenario
 from ..events import Reporter
-from ..raster.scaling import scale
-from ..raster.scene import Layer, Scene
+from ..raster.scaling import scale_valid
+from ..raster.scene import Scene
 
 # Less of a window than this without data of a modality, filled with the mean as in use.
 _LEAST_COVER = 0.5
@@ -57,13 +57,9 @@ def collect_batches(
             reporter.check()
             layers = scene.read(*place, side, side)
             if all(layers[name].valid.mean() >= _LEAST_COVER for name in names) and len(found) < count:
-                found.append({name: _scaled(layers[name], chains[name]) for name in names})
+                found.append({name: scale_valid(*layers[name], chains[name]) for name in names})
     groups = [found[first : first + batch] for first in range(0, len(found), batch)]
     return [{name: torch.from_numpy(np.stack([item[name] for item in group])) for name in names} for group in groups]
-
-
-def _scaled(layer: Layer, chain: list) -> np.ndarray:
-    return np.where(layer.valid, scale(layer.values, chain), np.float32(0))
 
 
 def _windows(scene: Scene, side: int, count: int) -> Iterator[tuple[int, int]]:

@@ -82,7 +82,7 @@ class AreaEstimates:
         }
 
 
-def estimate_areas(counts: np.ndarray, mapped: Sequence[float]) -> AreaEstimates | None:
+def estimate_areas(counts: np.ndarray, mapped: Sequence[float] | np.ndarray) -> AreaEstimates | None:
     """Return area estimates (eq. 9 to 13) and the overall accuracy with its error (eq. 1, 4 and 5).
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,7 +69,7 @@ def open_reference(job: EvaluateJob, card: Card, reporter: Reporter) -> Referenc
         if job.manifest is None:
             found = _from_labels(job, card, opened, reporter)
         else:
-            found = _from_manifest(job, card, opened, reporter)
+            found = _from_manifest(job, job.manifest, card, opened, reporter)
     except BaseException:
         close_scenes(opened)
         raise
@@ -82,7 +82,8 @@ def open_reference(job: EvaluateJob, card: Card, reporter: Reporter) -> Referenc
 def _from_labels(job: EvaluateJob, card: Card, opened: list[LabelledScene], reporter: Reporter) -> Reference:
     """Return the reference of one scene whose rasters and labels the job binds."""
     paths = {name: spec.path for name, spec in job.modalities.items()}
-    entry = SceneEntry(os.path.basename(job.labels), paths, job.labels, field=job.field)
+    labels = job.labels or ""  # never empty: a job without manifest and labels does not pass its check
+    entry = SceneEntry(os.path.basename(labels), paths, labels, field=job.field)
     rasters = _open_scene(card, card.modalities, job.modalities, card.reference, reporter)
     scene = LabelledScene(entry, rasters, (0, 0, 0, 0), np.zeros((0, 0), np.int16), np.zeros((0, 0), np.uint8))
     opened.append(scene)
@@ -113,9 +114,11 @@ def _from_labels(job: EvaluateJob, card: Card, opened: list[LabelledScene], repo
     return Reference([scene], TEST, None, words, counts)
 
 
-def _from_manifest(job: EvaluateJob, card: Card, opened: list[LabelledScene], reporter: Reporter) -> Reference:
-    """Return the reference of the scenes of a split of a manifest."""
-    manifest = read_manifest(job.manifest)
+def _from_manifest(
+    job: EvaluateJob, path: str, card: Card, opened: list[LabelledScene], reporter: Reporter
+) -> Reference:
+    """Return the reference of the scenes of a split of the manifest at `path`."""
+    manifest = read_manifest(path)
     split = job.split or ("test" if any(entry.split for entry in manifest.scenes) else "all")
     table = _match_classes(job, manifest, card)
     known = {key for item in manifest.classes for key in _keys(item)}
@@ -269,5 +272,5 @@ def _keys(item: ClassInfo) -> tuple[str, str]:
     return key_of(item.name), key_of(item.value)
 
 
-def _list(names: Sequence[str] | Mapping[str, str]) -> str:
+def _list(names: Iterable[str]) -> str:
     return ", ".join(names)

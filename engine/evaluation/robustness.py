@@ -73,7 +73,7 @@ class Damage:
     def _damage(self, name: str, image: Tensor, generator: torch.Generator) -> Tensor:
         if self.protocol == "emm":
             return torch.zeros_like(image)
-        if self.protocol == "rmm":
+        if self.protocol == "rmm" and self.level is not None:
             return drop_values(image, float(self.level), generator)
         density, deviation = NM_LEVELS[str(self.level)]
         noisy = salt_and_pepper(image, density, generator)

@@ -61,7 +61,7 @@ def _measure(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return for one batch squared differences (S, B), squares of the full latent (B) and mean shifts (S, D, B)."""
     placed = {name: image.to(device) for name, image in images.items()}
-    size = max((tuple(image.shape[-2:]) for image in placed.values()), key=lambda side: side[0] * side[1])
+    size = max(((image.shape[-2], image.shape[-1]) for image in placed.values()), key=lambda side: side[0] * side[1])
     full = _latent(model, placed, order[-1], size)
     differences = np.zeros((len(order), len(full)))
     shifts = np.zeros((len(order), full.shape[1], len(full)))

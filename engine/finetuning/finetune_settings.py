@@ -83,8 +83,9 @@ def _inherited(card: Card) -> dict[str, Any]:
     """Return the radiometric changes that the checkpoint was trained with, as far as its card tells."""
     settings = card.training.get("settings")
     found = settings.get("radiometry") if isinstance(settings, dict) else None
-    known = isinstance(found, dict) and all(isinstance(found.get(name, {}), dict) for name in card.names)
-    return {name: found[name] for name in card.names if name in found} if known else {}
+    if not isinstance(found, dict) or not all(isinstance(found.get(name, {}), dict) for name in card.names):
+        return {}
+    return {name: found[name] for name in card.names if name in found}
 
 
 def _recipe(job: FinetuneJob, card: Card, table: dict[str, Any], digest: str) -> Recipe:

@@ -100,7 +100,7 @@ def add_lora(model: nn.Module, config: LoraConfig, but: Collection[str] = ()) ->
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for name in fitting:
-        layer = model.get_submodule(name)
+        layer: Any = model.get_submodule(name)
         adapter = LowRank(layer.weight.shape, config.rank, config.alpha).to(layer.weight.device)
         parametrize.register_parametrization(layer, "weight", adapter)
     return fitting
@@ -108,7 +108,8 @@ def add_lora(model: nn.Module, config: LoraConfig, but: Collection[str] = ()) ->
 
 def merge_lora(model: nn.Module) -> None:
     """Make the adapted weights of `model` its own: bit by bit those that it computed with; adapters are gone."""
-    for layer in list(model.modules()):
+    layers: list[Any] = list(model.modules())
+    for layer in layers:
         if parametrize.is_parametrized(layer, "weight") and isinstance(layer.parametrizations.weight[0], LowRank):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
 

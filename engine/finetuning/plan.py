@@ -51,12 +51,13 @@ class FinetunePlan:
         task, session = self.task, self.session
         settings, classes = task.settings.recipe.settings, task.classes
         crop = session.crop(self.model.output_stride)
+        gap = sum(int(((scene.region == GAP) & (scene.labels >= 0)).sum()) for scene in session.scenes)
         return {
             "classes": classes.describe(),
             "added": classes.added,
             "merged": classes.merged,
             "dropped": classes.dropped,
-            "pixels": {**session.pixels(), "gap": _gap_pixels(session.scenes)},
+            "pixels": {**session.pixels(), "gap": gap},
             "split": None if task.manifest.split is None else asdict(task.manifest.split),
             "regions": describe_regions(session.scenes, classes.classes),
             "strategy": self.describe_strategy(),
@@ -120,7 +121,3 @@ def _outline(scene: LabelledScene, region: int) -> list[Any]:
     place = Affine(grid.a, grid.b, corner, grid.d, grid.e, grid.f + grid.d * scene.window[1] + grid.e * scene.window[0])
     found = rasterio.features.shapes(inside.astype(np.uint8), inside, connectivity=4, transform=place)
     return [[[list(point) for point in ring] for ring in shape["coordinates"]] for shape, _ in found]
-
-
-def _gap_pixels(scenes: Sequence[LabelledScene]) -> int:
-    return sum(int(((scene.region == GAP) & (scene.labels >= 0)).sum()) for scene in scenes)

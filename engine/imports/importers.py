@@ -86,7 +86,7 @@ def _import_encoder(job: ImportJob, state: Mapping[str, Tensor], reporter: Repor
 def _card(job: ImportJob, values: dict[str, Any]) -> Card:
     """Return the card that the JSON `values` describe; it may leave out the architecture."""
     values = {"architecture": {"name": job.network}, **values}
-    card = card_from_dict(values, job.card)
+    card = card_from_dict(values, job.card or "the card")
     named = card.architecture["name"]
     if named != job.network:
         raise LacunaError(

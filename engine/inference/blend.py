@@ -96,5 +96,5 @@ class Blender:
         if not known:
             self._emit(rows, columns, None, None)
             return
-        total = known[0] if len(known) == 1 else np.sum(known, axis=0, dtype=np.float32)
+        total = known[0] if len(known) == 1 else np.asarray(np.sum(known, axis=0, dtype=np.float32))
         self._emit(rows, columns, total, cell.evidence)

@@ -86,7 +86,9 @@ class Classification:
             chosen = [index for index, tile in enumerate(tiles) if scenario in tile.scenarios]
             results = self.predict(self.reader.modalities(scenario), [tiles[index].images for index in chosen])
             for index, probabilities in zip(chosen, results, strict=True):
-                np.copyto(found[index], probabilities, where=tiles[index].evidence == scenario)
+                target = found[index]
+                if target is not None:
+                    np.copyto(target, probabilities, where=tiles[index].evidence == scenario)
         return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checkpoint.card import Card, Scenario
 from ..events import Reporter
-from ..raster.scaling import scale
+from ..raster.scaling import scale_valid
 from ..raster.scene import Layer, Scene
 from ..raster.tiles import Plan
 
@@ -67,7 +67,7 @@ class TileReader:
         scenarios = [int(value) for value in np.unique(evidence[self._plan.support(number)]) if value]
         if not scenarios:
             return self._empty(number)
-        images = {name: self._scaled(name, layer) for name, layer in layers.items()}
+        images = {name: scale_valid(*layer, self._card.modality(name).scaling) for name, layer in layers.items()}
         return Tile(number, images, evidence, scenarios)
 
     def modalities(self, evidence: int) -> Scenario:
@@ -103,12 +103,6 @@ class TileReader:
             bits = {name: 1 << index for index, name in enumerate(self._card.names)}
             self._effective[available] = sum(bits[name] for name in found or ())
         return self._effective[available]
-
-    def _scaled(self, name: str, layer: Layer) -> np.ndarray:
-        """Return the values of a layer, scaled by the card; 0, the card's mean, where there are none."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            values = scale(layer.values, self._card.modality(name).scaling)
-        return np.where(layer.valid, values, np.float32(0))
 
 
 def _words(names: Scenario) -> str:

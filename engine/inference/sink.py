@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Sink:
         # A strip is finished when as many pixels have come as it has.
         self._missing = {i: (b - a) * grid.width for i, (a, b) in enumerate(zip(self._strips, self._strips[1:]))}
         self._tallies: dict[int, Counter[tuple[int, int]]] = {}
-        self._areas: dict[int, Counter[tuple[int, int]]] = {}
+        self._areas: dict[int, defaultdict[tuple[int, int], float]] = {}
         self._queue: queue.Queue[tuple[slice, slice, Any, Any] | None] = queue.Queue(_QUEUE)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="lacuna-writer", daemon=True)
@@ -123,7 +123,7 @@ class Sink:
     def _count(self, strip: int, rows: slice, classes: np.ndarray, evidence: np.ndarray) -> None:
         """Add the pixels and the area of each class in each scenario."""
         pixels = self._tallies.setdefault(strip, Counter())
-        areas = self._areas.setdefault(strip, Counter())
+        areas = self._areas.setdefault(strip, defaultdict(float))
         size = len(self._values)
         row_areas = self._grid.pixel_areas_m2(np.arange(rows.start, rows.stop))
         for value in np.unique(evidence[evidence != 0]):
@@ -135,7 +135,7 @@ class Sink:
 
     def _finish(self, strip: int) -> None:
         """Put a whole strip, and what was counted in it, on disk."""
-        pixels, areas = self._tallies.pop(strip, Counter()), self._areas.pop(strip, Counter())
+        pixels, areas = self._tallies.pop(strip, Counter()), self._areas.pop(strip, defaultdict(float))
         rows = [[index, value, pixels[index, value], areas[index, value]] for index, value in sorted(pixels)]
         write_json(str(tally_path(self._writers[0].part, strip)), rows)
         for writer in self._writers:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import SegmentationModel, TrainingSettings, reference_size
+from .containers import ModuleDictOf, summed
 from .encoders import build_encoder
 from .encoders.weights import load_published
 from .grids import crop_cells, enlarge, pad_to_multiple, resample_features, to_reference
@@ -155,7 +156,7 @@ class PresentConv(nn.Module):
 
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
         """Return (B, width, h, w) from the maps (B, channels, h, w) of the modalities present, by name."""
-        return sum(self.parts[module_key(name)](x) for name, x in maps.items()) / len(maps) + self.bias
+        return summed(self.parts[module_key(name)](x) for name, x in maps.items()) / len(maps) + self.bias
 
 
 def early_fusion(names: Iterable[str], channels: int, width: int, norm: NormKind) -> nn.Sequential:
@@ -201,7 +202,7 @@ class TransformerLayer(nn.Module):
 class TokenGrid(NamedTuple):
     """Rows and columns of tokens, and the height and width of what each covers, in pixels of the reference grid."""
 
-    count: tuple[int, int]
+    shape: tuple[int, int]
     cell: tuple[float, float]
 
 
@@ -243,7 +244,7 @@ class ModalityBranch(nn.Module):
         levels = [adapt(crop_cells(x, own, stride)) for adapt, x, stride in zip(self.adapt, maps, self.strides)]
         skips = tuple(to_reference(x, own, size, stride) for x, stride in zip(levels[:SKIPS], self.strides))
         parts = [
-            resample_features(x, grid.count, (cell[0] / stride, cell[1] / stride))
+            resample_features(x, grid.shape, (cell[0] / stride, cell[1] / stride))
             for x, stride in zip(levels, self.strides)
         ]
         return Levels(skips, self.gather(torch.cat(parts, 1)))
@@ -336,14 +337,14 @@ class Cbc(SegmentationModel):
         super().__init__(modalities, classes, config)
         self.draws_scenarios = config.draw_scenarios
         names, widths, norm = list(modalities), config.level_widths[:SKIPS], config.norm
-        self.branches = nn.ModuleDict(
+        self.branches = ModuleDictOf(
             {module_key(name): ModalityBranch(channels, config) for name, channels in modalities.items()}
         )
         self.between = InterAttention(names, config.token_width)
         self.joint = JointFusion(names, config)
         self.fusions = nn.ModuleList(early_fusion(names, width, len(names) * width, norm) for width in widths)
         deepest = 2 * widths[-1]
-        self.start = self._make_start(names, config, deepest)
+        self.start = self._make_start(names, deepest)
         self.refine = nn.Sequential(
             _activation(deepest, norm),
             _convolutions(norm, nn.Conv2d(deepest, deepest, 3, padding=1), nn.Conv2d(deepest, deepest, 1)),
@@ -357,9 +358,9 @@ class Cbc(SegmentationModel):
         self.output_stride = self.strides[-1]
         self.margin = 2 * self.output_stride
 
-    def _make_start(self, names: Sequence[str], config: CbcConfig, width: int) -> nn.Module:
+    def _make_start(self, names: Sequence[str], width: int) -> nn.Module:
         """Return the layer that brings the latent to the `width` of the decoder's deepest level."""
-        return nn.Conv2d(config.latent_width, width, 1)
+        return nn.Conv2d(self.model_config.latent_width, width, 1)
 
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
         """Return logits (B, K, H, W) on the reference grid; see `SegmentationModel.forward`."""
@@ -487,8 +488,18 @@ class Cbc(SegmentationModel):
         schedule before the optimiser, so that each fall comes an epoch early; that is not repeated.
         """
         if preset == "paper":
-            steps = {"optimizer": "adam", "schedule": "step", "decay_epochs": 5, "decay_factor": 0.9}
-            return TrainingSettings(lr=1e-4, weight_decay=0.0, epochs=70, warmup_epochs=0, batch=8, crop=224, **steps)
+            return TrainingSettings(
+                lr=1e-4,
+                weight_decay=0.0,
+                epochs=70,
+                warmup_epochs=0,
+                batch=8,
+                crop=224,
+                optimizer="adam",
+                schedule="step",
+                decay_epochs=5,
+                decay_factor=0.9,
+            )
         return TrainingSettings(lr=1e-3, weight_decay=5e-2, epochs=60, warmup_epochs=3, batch=8, crop=96, clip=1.0)
 
 
@@ -528,8 +539,10 @@ class CbcSlp(Cbc):
 
     Config = CbcSlpConfig
 
-    def _make_start(self, names: Sequence[str], config: CbcSlpConfig, width: int) -> nn.Module:
-        return SplitLatent(names, config, width)
+    start: SplitLatent
+
+    def _make_start(self, names: Sequence[str], width: int) -> SplitLatent:
+        return SplitLatent(names, self.model_config, width)
 
     def begin(self, latent: Tensor, mixed: Mapping[str, Tensor]) -> Tensor:
         """Return what the decoder starts from, on the token grid."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .containers import ModuleListOf
 from .dis2_layers import NormConv, NormKind, doubled, level_widths, norm_layer
 
 
@@ -110,8 +111,8 @@ class ClasswiseDecoder(nn.Module):
         self.merges = nn.ModuleList(
             NormConv(norm_layer(kind, 2 * skip), 2 * skip, count, reflect=True) for skip, count in zip(skips, outputs)
         )
-        self.heads = nn.ModuleList(
-            nn.ModuleList(nn.Conv2d(count, 1, 1) for _ in range(classes)) for count in [fourth, *outputs]
+        self.heads = ModuleListOf(
+            ModuleListOf(nn.Conv2d(count, 1, 1) for _ in range(classes)) for count in [fourth, *outputs]
         )
         counts = [classes * options.class_channels, *options.head_widths]
         self.combine = nn.Sequential(

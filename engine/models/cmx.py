@@ -32,13 +32,14 @@ from torch.nn import functional as F
 from .base import SegmentationModel, TrainingSettings, reference_size
 from .cmx_import import PUBLISHED, import_cmx
 from .config import bad_config
+from .containers import M, ModuleDictOf, summed
 from .encoders import build_encoder
 from .encoders.base import Encoder, StemMode
 from .encoders.pvt_v2 import PvtV2
 from .encoders.weights import load_published
 from .grids import crop_cells, pad_to_least, pad_to_multiple, to_reference
 from .heads import MLPHead
-from .layers import ChannelNorm, at_least_single, module_key
+from .layers import ChannelNorm, DropPath, at_least_single, module_key
 from .objective import cross_entropy
 from .registry import register
 
@@ -121,9 +122,9 @@ class Rectification(nn.Module):
     def send(self, maps: Maps) -> dict[str, Tensor]:
         """Return what each stream sends to all others, (B, C, h, w): its map times half the sum of its two weights."""
         share = 2.0 / len(maps)
-        pooled = sum(self.mean[key](x.mean((2, 3))) + self.peak[key](x.amax((2, 3))) for key, x in maps.items())
+        pooled = summed(self.mean[key](x.mean((2, 3))) + self.peak[key](x.amax((2, 3))) for key, x in maps.items())
         described = F.relu(share * pooled + self.channel_bias)
-        seen = F.relu(share * sum(self.look[key](x) for key, x in maps.items()) + self.place_bias[:, None, None])
+        seen = F.relu(share * summed(self.look[key](x) for key, x in maps.items()) + self.place_bias[:, None, None])
         return {
             key: 0.5 * (self.channel[key](described).sigmoid()[..., None, None] + self.place[key](seen).sigmoid()) * x
             for key, x in maps.items()
@@ -170,8 +171,8 @@ class CrossFusion(nn.Module):
         size = next(iter(maps.values())).shape[-2:]
         mixed = {key: x.transpose(1, 2).unflatten(-1, size) for key, x in self.exchange(maps).items()}
         share = 2.0 / len(mixed)
-        residual = share * sum(self.residual[key](x) for key, x in mixed.items())
-        embedded = share * sum(self.embed[key](x) for key, x in mixed.items()) + self.embed_bias[:, None, None]
+        residual = share * summed(self.residual[key](x) for key, x in mixed.items())
+        embedded = share * summed(self.embed[key](x) for key, x in mixed.items()) + self.embed_bias[:, None, None]
         embedded = self.inner_norm(self.pointwise(F.relu(self.depthwise(embedded))))
         return self.outer_norm(residual + embedded)
 
@@ -229,7 +230,7 @@ class Cmx(SegmentationModel):
         super().__init__(modalities, classes, config)
         self.draws_scenarios = config.scenarios != "full"
         keys = [module_key(name) for name in modalities]
-        self.encoders = nn.ModuleDict(
+        self.encoders = ModuleDictOf(
             {
                 module_key(name): build_encoder(config.encoder, {name: channels}, config.stem, config.encoder_options)
                 for name, channels in modalities.items()
@@ -240,8 +241,9 @@ class Cmx(SegmentationModel):
         encoder = self.encoders[keys[0]]
         widths, strides = encoder.out_channels, encoder.strides
         self.rectifications = nn.ModuleList(Rectification(width, keys) for width in widths)
+        crop = config.context_crop
         self.fusions = nn.ModuleList(
-            CrossFusion(width, heads, keys, _norm(config.norm), _positions(config.context_crop, stride))
+            CrossFusion(width, heads, keys, _norm(config.norm), crop and (crop / stride) ** 2)
             for width, heads, stride in zip(widths, encoder.heads, strides)
         )
         head_norm = _norm(config.norm, config.head_eps)
@@ -349,15 +351,15 @@ class Cmx(SegmentationModel):
         return TrainingSettings(lr=1e-3, weight_decay=5e-2, epochs=60, warmup_epochs=3, batch=8, crop=96, clip=1.0)
 
 
-def _each(names: Iterable[str], make: Callable[[], nn.Module]) -> nn.ModuleDict:
+def _each(names: Iterable[str], make: Callable[[], M]) -> ModuleDictOf[M]:
     """Return a new layer for each stream."""
-    return nn.ModuleDict({name: make() for name in names})
+    return ModuleDictOf({name: make() for name in names})
 
 
 def _mean(items: Iterable[Tensor]) -> Tensor:
     """Return the mean of tensors of one shape."""
     found = list(items)
-    return sum(found) / len(found)
+    return summed(found) / len(found)
 
 
 def _norm(kind: str, eps: float | None = None) -> Callable[[int], nn.Module]:
@@ -366,21 +368,16 @@ def _norm(kind: str, eps: float | None = None) -> Callable[[int], nn.Module]:
     return lambda channels: layer(channels, eps or usual)
 
 
-def _positions(crop: int | None, stride: int) -> float | None:
-    """Return how many positions a crop has at `stride`."""
-    return None if crop is None else (crop / stride) ** 2
-
-
 def _repeat_drop_path(encoders: list[Encoder]) -> None:
     """Give all blocks of the second stage one rate (`CmxConfig.published_drop_path`)."""
     for number, encoder in enumerate(encoders):
         if not isinstance(encoder, PvtV2):
             hint = "Only encoders mit and pvt_v2 have what it sets: leave it out, or set it to false."
             raise bad_config("architecture cmx", "was given published_drop_path", hint)
-        blocks = encoder.stages[1].blocks
-        rate = blocks[min(number, 1)].drop_path.rate
-        for block in blocks:
-            block.drop_path.rate = rate
+        paths = [layer for layer in encoder.stages[1].modules() if isinstance(layer, DropPath)]
+        rate = paths[min(number, 1)].rate
+        for path in paths:
+            path.rate = rate
 
 
 def _initialise(module: nn.Module) -> None:

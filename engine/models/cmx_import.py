@@ -127,16 +127,13 @@ def _rows(keys: Sequence[str], template: Mapping[str, Tensor]) -> list[Row]:
     for key, extra in zip(keys, ("", "extra_")):
         start = f"encoders.{key}."
         own = [name[len(start) :] for name in template if name.startswith(start)]
-        rows += [(f"backbone.{extra}{mit_name(_bare(name))}", [start + name], 0) for name in own]
+        # The canonical name leaves out the key of the stem.
+        bare = [re.sub(r"^stems\.[^.]+\.", "stem.", name) for name in own]
+        rows += [(f"backbone.{extra}{mit_name(short)}", [start + name], 0) for short, name in zip(bare, own)]
     for level in range(4):
         rows += _rectification(f"backbone.FRMs.{level}.", f"rectifications.{level}.", keys)
         rows += _fusion(f"backbone.FFMs.{level}.", f"fusions.{level}.", keys)
     return rows + _head()
-
-
-def _bare(name: str) -> str:
-    """Return the canonical name of our encoder tensor `name`: the key of the stem left out."""
-    return re.sub(r"^stems\.[^.]+\.", "stem.", name)
 
 
 def _rectification(source: str, goal: str, keys: Sequence[str]) -> list[Row]:
@@ -217,14 +214,13 @@ def _check(state: Mapping[str, Tensor], rows: Sequence[Row], template: Mapping[s
         ("left over", sorted(set(state) - set(wanted))),
         ("of another shape", wrong),
     ]
-    said = [f"{len(names)} {what} ({_few(names)})" for what, names in parts if names]
+    said = [
+        f"{len(names)} {what} ({'; '.join(names[:_SHOWN])}{'; ...' * (len(names) > _SHOWN)})"
+        for what, names in parts
+        if names
+    ]
     if said:
         raise _unfit("tensors are " + ", ".join(said), "Give weights that the official CMX has saved, all of them.")
-
-
-def _few(names: Sequence[str]) -> str:
-    """Return the first of `names` in words."""
-    return "; ".join(names[:_SHOWN]) + ("; ..." if len(names) > _SHOWN else "")
 
 
 def _converted(state: Mapping[str, Tensor], rows: Sequence[Row], template: Mapping[str, Tensor]) -> dict[str, Tensor]:

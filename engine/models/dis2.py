@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .base import SegmentationModel, TrainingSettings, reference_size
 from .classwise import ClassAttention, ClasswiseDecoder, Decoded, DecoderOptions
+from .containers import M, ModuleDictOf, summed
 from .dis2_layers import STRIDE, AuxiliaryDecoder, NormKind, PoolBank, StridedEncoder, level_widths
 from .dis2_published import convert
 from .distillation import SegmentationLoss, divergence, feature_distance, logit_distance
@@ -179,12 +180,12 @@ class Dis2(SegmentationModel):
         self.pools_compensatory = _by_modality(others, lambda _: PoolBank(*pools))
         self.adapters = nn.ModuleDict({_slot_key(name): SlotAdapter(width) for name in modalities if count > 2})
         keys = dict.fromkeys(self.branch_key(names) for names in self.student_scenarios())
-        self.branches = nn.ModuleDict({key: Branch(config, count, classes, key == STUDENT) for key in (FULL, *keys)})
+        self.branches = ModuleDictOf({key: Branch(config, count, classes, key == STUDENT) for key in (FULL, *keys)})
         self.pools_student = nn.ModuleDict({key: PoolBank(*pools) for key in keys})
         self.pools_teacher = PoolBank(*pools) if config.teacher_pool == "own" and count > 1 else None
         self.output_stride = STRIDE
         self.margin = 2 * STRIDE
-        self.native_size = tuple(config.image_size) if config.image_size else None
+        self.native_size = (config.image_size[0], config.image_size[1]) if config.image_size else None
 
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
         """Return logits (B, K, H, W) on the reference grid; see `SegmentationModel.forward`."""
@@ -218,12 +219,10 @@ class Dis2(SegmentationModel):
         if len(names) == len(self.modalities):
             return [features[name] for name in names], {}
         made_up = {name: self.compensators[module_key(name)](images[name]) for name in names}
-        mean = [sum(level) / len(names) for level in zip(*made_up.values())]
-        return [features[name] if name in names else self._adapted(mean, name) for name in self.modalities], made_up
-
-    def _adapted(self, maps: list[Tensor], name: str) -> list[Tensor]:
-        """Return compensatory `maps` for the slot of modality `name`."""
-        return self.adapters[_slot_key(name)](maps) if self.adapters else maps
+        mean = [summed(level) / len(names) for level in zip(*made_up.values())]
+        lacking = [name for name in self.modalities if name not in names]
+        adapted = {name: self.adapters[_slot_key(name)](mean) if self.adapters else mean for name in lacking}
+        return [features[name] if name in names else adapted[name] for name in self.modalities], made_up
 
     def _missing(self, names: Sequence[str]) -> list[int]:
         """Return the numbers of the modalities that are not among `names`."""
@@ -278,7 +277,7 @@ class Dis2(SegmentationModel):
         config, prepared = self.model_config, _prepared(images, size)
         loss = SegmentationLoss(target, self.classes, class_weights, config.probability_floor, config.class_mean)
         features = self.encode(prepared, names)
-        parts = {"unimodal": sum(loss(logits) for logits in self._unimodal(features, size).values())}
+        parts = {"unimodal": summed(loss(logits) for logits in self._unimodal(features, size).values())}
         teacher = student = None
         if len(names) == len(self.modalities):
             teacher = self._trained(FULL, [features[name] for name in names], (), size)
@@ -287,7 +286,7 @@ class Dis2(SegmentationModel):
             slots, made_up = self._slots(prepared, features, available)
             student = self._trained(self.branch_key(available), slots, self._missing(available), size)
             parts |= _supervised(STUDENT, student[1], loss)
-        total = sum(parts.values())
+        total = summed(parts.values())
         if teacher and student:
             parts |= self._distillation(self.branch_key(available), student, teacher)
             parts["div"] = self._divergence(made_up, features)
@@ -320,7 +319,7 @@ class Dis2(SegmentationModel):
         for name, maps in made_up.items():
             key = module_key(name)
             terms.append(divergence(self.pools_compensatory[key](maps), self.pools_available[key](features[name])))
-        return sum(terms) / len(terms)
+        return summed(terms) / len(terms)
 
     def _distillation_weight(self) -> float:
         """Return lambda: 0 in the first epochs, then `distillation_weight`; that too where no epoch was told."""
@@ -399,12 +398,12 @@ def _prepared(images: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, 
 
 def _supervised(name: str, decoded: Decoded, loss: SegmentationLoss) -> dict[str, Tensor]:
     """Return the losses of a branch's logits and of its four scales, as `name` and `name_scales`."""
-    return {name: loss(decoded.logits), f"{name}_scales": sum(loss(scale) for scale in decoded.scales)}
+    return {name: loss(decoded.logits), f"{name}_scales": summed(loss(scale) for scale in decoded.scales)}
 
 
-def _by_modality(modalities: Mapping[str, int], make: Callable[[int], nn.Module]) -> nn.ModuleDict:
+def _by_modality(modalities: Mapping[str, int], make: Callable[[int], M]) -> ModuleDictOf[M]:
     """Return what `make` gives for the number of channels of each modality."""
-    return nn.ModuleDict({module_key(name): make(channels) for name, channels in modalities.items()})
+    return ModuleDictOf({module_key(name): make(channels) for name, channels in modalities.items()})
 
 
 def _slot_key(name: str) -> str:
@@ -414,7 +413,7 @@ def _slot_key(name: str) -> str:
 
 def _sum_rows(rows: Tensor | None, indices: Sequence[int]) -> Tensor | None:
     """Return the sum (D) of the rows (M, D) numbered `indices`, or None where there are none."""
-    return None if rows is None else sum(rows[index] for index in indices)
+    return None if rows is None else summed(rows[index] for index in indices)
 
 
 def _fusion_options(config: Dis2Config, slots: int) -> FusionOptions:

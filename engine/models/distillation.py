@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import IGNORE
+from .containers import summed
 from .layers import at_least_single
 
 FEATURE_EPS = 1e-6
@@ -72,7 +73,7 @@ def unit(x: Tensor, eps: float) -> Tensor:
 def feature_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """Return the sum over pairs (B, C, ...) of the mean squared difference of their directions; none to the teacher."""
     pairs = zip(student, teacher)
-    return sum(F.mse_loss(unit(a, FEATURE_EPS), unit(b.detach(), FEATURE_EPS)) for a, b in pairs)
+    return summed(F.mse_loss(unit(a, FEATURE_EPS), unit(b.detach(), FEATURE_EPS)) for a, b in pairs)
 
 
 def logit_distance(student: Tensor, teacher: Tensor, temperature: float, class_mean: bool) -> Tensor:
@@ -93,4 +94,4 @@ def logit_distance(student: Tensor, teacher: Tensor, temperature: float, class_m
 def divergence(compensatory: Sequence[Tensor], available: Sequence[Tensor]) -> Tensor:
     """Return L_div: the sum over pairs of vectors (B, C) of the mean squared cosine; 0 where they are orthogonal."""
     pairs = zip(compensatory, available)
-    return sum((unit(a, DIVERGENCE_EPS) * unit(b, DIVERGENCE_EPS)).sum(1).square().mean() for a, b in pairs)
+    return summed((unit(a, DIVERGENCE_EPS) * unit(b, DIVERGENCE_EPS)).sum(1).square().mean() for a, b in pairs)

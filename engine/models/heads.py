@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .containers import summed
 from .grids import enlarge
 from .layers import ChannelNorm
 
@@ -56,7 +57,7 @@ class MLPHead(nn.Module):
         """Return logits (B, K, h, w) at the finest stride from `maps` (B, C_i, h_i, w_i), finest first."""
         size = (maps[0].shape[-2], maps[0].shape[-1])
         parts = self.merge.weight.split(self.width, dim=1)
-        merged = sum(
+        merged = summed(
             self._to_finest(F.conv2d(project(x), part), factor, size)
             for x, project, part, factor in zip(maps, self.project, parts, self.factors)
         )

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from .base import SegmentationModel, TrainingSettings, reference_size
 from .config import bad_config
+from .containers import ModuleDictOf, ModuleListOf, summed
 from .encoders import build_encoder
 from .encoders.base import StemMode
 from .encoders.weights import load_published
@@ -91,7 +92,7 @@ class Projector(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, width, 1, bias=False) if channels != width else None
-        self.depthwise = nn.ModuleList(
+        self.depthwise = ModuleListOf(
             nn.Conv2d(width, width, size, padding=size // 2, groups=width, bias=False) for size in KERNELS
         )
         self.pointwise = nn.Linear(width, width, bias=False)
@@ -103,7 +104,7 @@ class Projector(nn.Module):
     def kernel(self) -> Tensor:
         """Return the kernel (C, 1, 11, 11) of the summed depthwise convolutions."""
         margins = [(KERNELS[0] - size) // 2 for size in KERNELS]
-        return sum(F.pad(conv.weight, [margin] * 4) for conv, margin in zip(self.depthwise, margins))
+        return summed(F.pad(conv.weight, [margin] * 4) for conv, margin in zip(self.depthwise, margins))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return tokens (B, P, C) of `features` (B, channels, H, W)."""
@@ -229,8 +230,8 @@ class Sgma(SegmentationModel):
         self.widths = config.fusion_widths or (REDUCED if channels[-1] > REDUCED[-1] else list(channels))
         heads = config.heads or _suitable_heads(self.widths, channels, self.encoder.heads)
         _check_heads(self.widths, heads)
-        self.projectors = nn.ModuleDict(
-            {module_key(name): nn.ModuleList(map(Projector, channels, self.widths)) for name in modalities}
+        self.projectors = ModuleDictOf(
+            {module_key(name): ModuleListOf(map(Projector, channels, self.widths)) for name in modalities}
         )
         self.fusions = nn.ModuleList(SemanticFusion(width, classes, count) for width, count in zip(self.widths, heads))
         self.head = MLPHead(self.widths, self.strides, config.head_width, classes, config.head_dropout)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from affine import Affine
@@ -16,6 +17,7 @@ from rasterio.errors import CRSError
 from ..errors import LacunaError, UsageError
 from .projection import project
 
+Number = TypeVar("Number", float, np.ndarray)
 Bounds = tuple[float, float, float, float]
 
 # WGS 84: https://epsg.org/ellipsoid_7030. Other ellipsoids of the Earth differ by less than 0.1 % in area.
@@ -227,7 +229,8 @@ def choose_grid(grids: Mapping[str, Grid], preferred: str, options: GridOptions)
     if options.extent is None:
         return base, name
     if not isinstance(options.extent, str):
-        return base.covering(_extent_box(base, tuple(options.extent), options.extent_crs)), name
+        xmin, ymin, xmax, ymax = options.extent
+        return base.covering(_extent_box(base, (xmin, ymin, xmax, ymax), options.extent_crs)), name
     return base.covering(_common_box(base, grids, options.extent == "union")), name
 
 
@@ -253,7 +256,7 @@ def _common_box(base: Grid, grids: Mapping[str, Grid], union: bool) -> Bounds:
     if union:
         left, top, right, bottom = np.array(boxes).T
         return left.min(), top.min(), right.max(), bottom.max()
-    shared = boxes[0]
+    shared: Bounds | None = boxes[0]
     for box in boxes[1:]:
         shared = _intersect(shared, box)
     if shared is None:
@@ -329,7 +332,7 @@ def compose(outer: Affine, inner: Affine) -> Affine:
     return Affine(a, b, c, d, e, f)
 
 
-def place(transform: Affine, cols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def place(transform: Affine, cols: Number, rows: Number) -> tuple[Number, Number]:
     """Return where a transform takes points: the coordinates (x, y) of pixel positions."""
     return (
         transform.a * cols + transform.b * rows + transform.c,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from affine import Affine
 
 from .grid import Grid, compose, place
 from .projection import project
@@ -45,7 +46,7 @@ class PixelMap:
         self.separable = affine is not None and (
             abs(affine.b) * grid.height <= _ALIGNED and abs(affine.d) * grid.width <= _ALIGNED
         )
-        self.offset = self._find_offset() if self.separable else None
+        self.offset = self._find_offset(affine) if affine is not None and self.separable else None
         self._overlap = grid.overlap(source)
         self.scale = self._find_scale()
         self._spacing = 0 if affine is not None else self._find_spacing()
@@ -74,9 +75,9 @@ class PixelMap:
             y = affine.d * cols + (affine.e * rows + affine.f)[:, None]
         return np.rint(x * _QUANTUM) / _QUANTUM, np.rint(y * _QUANTUM) / _QUANTUM
 
-    def _find_offset(self) -> tuple[int, int] | None:
+    def _find_offset(self, affine: Affine) -> tuple[int, int] | None:
         """Return where the grid's first pixel is in the source if the pixels of both coincide."""
-        affine, grid = self._affine, self._grid
+        grid = self._grid
         col, row = round(affine.c), round(affine.f)
         drift_x = abs(affine.c - col) + abs(affine.a - 1) * grid.width
         drift_y = abs(affine.f - row) + abs(affine.e - 1) * grid.height

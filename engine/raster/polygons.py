@@ -44,7 +44,8 @@ class Polygons:
     @property
     def bounds(self) -> Bounds:
         """The extent (xmin, ymin, xmax, ymax) of all of them."""
-        return tuple(float(side) for side in shapely.total_bounds(self.geometries))
+        xmin, ymin, xmax, ymax = (float(side) for side in shapely.total_bounds(self.geometries))
+        return xmin, ymin, xmax, ymax
 
 
 def read_polygons(
@@ -103,7 +104,8 @@ def class_indices(
     names, numbers = _class_keys(classes)
     mapped = mapped_classes(class_map or {}, classes)
     ignored = {key_of(value) for value in ignore}
-    found, unknown, empty = [], Counter(), 0
+    unknown: Counter[str] = Counter()
+    found, empty = [], 0
     for value in polygons.values or ():
         key = key_of(value)
         table = names if isinstance(value, str) else numbers

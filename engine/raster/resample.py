@@ -165,8 +165,8 @@ def _combine(array: np.ndarray, rows: _Axis, columns: _Axis, steps: Sequence[int
         lines = _weigh([array.take(rows.taps(step), axis=-2) for step in steps], rows.fraction[:, None])
         return _weigh([lines.take(columns.taps(step), axis=-1) for step in steps], columns.fraction)
     beside = [columns.taps(step) for step in steps]
-    lines = [_weigh([_pick(array, rows.taps(step), col) for col in beside], columns.fraction) for step in steps]
-    return _weigh(lines, rows.fraction)
+    crossed = [_weigh([_pick(array, rows.taps(step), col) for col in beside], columns.fraction) for step in steps]
+    return _weigh(crossed, rows.fraction)
 
 
 def _weigh(parts: list[np.ndarray], fraction: np.ndarray) -> np.ndarray:

@@ -41,7 +41,9 @@ def _apply(values: np.ndarray, step: dict[str, Any]) -> None:
     fault = scaling_fault(step, len(values))
     if fault:
         raise LacunaError("bad-scaling", f"The values cannot be scaled: {fault}.", "Correct the card's scaling.")
-    first, second = (*(_per_band(step[name], values.ndim) for name in SCALINGS[step["type"]]), None, None)[:2]
+    if not SCALINGS[step["type"]]:
+        return
+    first, second = (_per_band(step[name], values.ndim) for name in SCALINGS[step["type"]])
     if step["type"] == "offset_scale":
         values *= second
         values += first
@@ -53,6 +55,12 @@ def _apply(values: np.ndarray, step: dict[str, Any]) -> None:
     elif step["type"] == "z_score":
         values -= first
         values /= second
+
+
+def scale_valid(values: np.ndarray, valid: np.ndarray, chain: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Return `values` (C, h, w) scaled as the model wants them, and 0, the card's mean, where they are not `valid`."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(valid, scale(values, chain), np.float32(0))
 
 
 def _per_band(parameter: Any, dimensions: int) -> np.ndarray:

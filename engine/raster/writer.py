@@ -70,7 +70,7 @@ class RasterWriter:
         window = Window(column, row - self._edges[strip], values.shape[2], values.shape[1])
         with self._failing():
             self._dataset(strip).write(values, window=window)
-        self._written.setdefault(strip, []).append((window, zlib.crc32(values)))
+        self._written.setdefault(strip, []).append((window, zlib.crc32(values.data)))
 
     def finish(self, strip: int) -> None:
         """Close strip number `strip`; what was not written to is nodata."""
@@ -218,8 +218,8 @@ class RasterWriter:
         source = xml.Element("SimpleSource")
         xml.SubElement(source, "SourceFilename", relativeToVRT="1").text = self._strip_path(strip).name
         xml.SubElement(source, "SourceBand").text = str(band)
-        xml.SubElement(source, "SrcRect", xOff="0", yOff="0", **size)
-        xml.SubElement(source, "DstRect", xOff="0", yOff=str(first), **size)
+        xml.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
+        xml.SubElement(source, "DstRect", {"xOff": "0", "yOff": str(first), **size})
         return source
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..checkpoint.card import Modality, Scenario
 from ..data.labelled_scenes import LabelledScene
 from ..data.splits import TRAIN
+from ..raster.scene import Layer
 from .augment import (
     Geometry,
     Radiometry,
@@ -170,7 +171,7 @@ def chunks(crops: Sequence[Crop], size: int) -> Iterator[Sequence[Crop]]:
     return (crops[first : first + size] for first in range(0, len(crops), size))
 
 
-def _cut(scene: LabelledScene, row: int, column: int, side: int) -> tuple[np.ndarray, dict]:
+def _cut(scene: LabelledScene, row: int, column: int, side: int) -> tuple[np.ndarray, dict[str, Layer]]:
     """Return labels and layers of a square of a part's window, with nothing known of what lies beyond the window."""
     top, left, height, width = scene.window
     target = np.full((side, side), -1, scene.labels.dtype)

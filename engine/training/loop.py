@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +94,8 @@ class Trainer:
         total = self._settings.epochs
         reporter.progress(progress.epoch, total, "epochs")
         for epoch in range(progress.epoch, total):
-            if self._is_over(progress):
+            # The best epoch is so long ago that no better one is awaited.
+            if self._patience is not None and progress.epoch - max(progress.best_epoch, 1) >= self._patience:
                 reporter.info(f"No epoch after {progress.best_epoch} was better: the training ends early.")
                 break
             began = time.monotonic()
@@ -113,10 +115,6 @@ class Trainer:
             reporter.emit(metrics(**entry, epochs=total, **best))
             reporter.progress(epoch + 1, total, "epochs")
         return progress
-
-    def _is_over(self, progress: Progress) -> bool:
-        """Return whether the best epoch is so long ago that no better one is awaited."""
-        return self._patience is not None and progress.epoch - max(progress.best_epoch, 1) >= self._patience
 
     def _epoch(self, epoch: int, reporter: Reporter) -> float:
         """Train one epoch; return the mean loss of its steps."""
@@ -167,7 +165,7 @@ class Trainer:
         self.optimizer.step()
         return loss
 
-    def _validate(self, progress: Progress, entry: dict, reporter: Reporter) -> None:
+    def _validate(self, progress: Progress, entry: dict[str, Any], reporter: Reporter) -> None:
         """Measure all scenarios with the averaged weights, and keep these if they are the best so far."""
         self._measured.load_state_dict(self._average.state)
         tallies = self._evaluator(self._measured, self._device, reporter)

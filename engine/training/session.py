@@ -86,7 +86,7 @@ class Session:
     def sampler(self, crop: int) -> Sampler:
         """Return what draws crops of side `crop`."""
         config = self.recipe.config
-        return Sampler(self.scenes, len(self.classes), crop, tuple(config.scale), config.balance)
+        return Sampler(self.scenes, len(self.classes), crop, (config.scale[0], config.scale[1]), config.balance)
 
     def trainer(
         self,

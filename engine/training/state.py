@@ -116,7 +116,7 @@ def load_progress(path: str, mark: str, reporter: Reporter) -> Progress | None:
             return None
         with safetensors.safe_open(path, framework="pt", device="cpu") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 it is no dict
-        groups = {
+        groups: dict[str, Any] = {
             group: {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(group + "/")}
             for group in _GROUPS
         }

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..checkpoint.card import Scenario
 from ..data.confusion import ConfusionMatrix
 from ..data.labelled_scenes import LabelledScene
 from ..data.labelled_tiles import LabelledTiles
 from ..events import Reporter
-from ..models.base import SegmentationModel
 
 # Logits kept of each scenario to fit its temperature: more would not change it.
 _KEPT = 50_000
@@ -77,7 +77,7 @@ class Evaluator:
         return [scene.name for scene in self._tiles.scenes]
 
     def __call__(
-        self, model: SegmentationModel, device: torch.device, reporter: Reporter, keep_logits: bool = False
+        self, model: nn.Module, device: torch.device, reporter: Reporter, keep_logits: bool = False
     ) -> dict[Scenario, Tally]:
         """Return what was found in each scenario that any scene has."""
         labelled = sum(int(scene.counts(self._region, self._classes).sum()) for scene in self._tiles.scenes)

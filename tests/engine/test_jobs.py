@@ -20,6 +20,7 @@ from lacuna.engine.jobs import (
     EvaluateJob,
     FinetuneJob,
     ImportJob,
+    MergeJob,
     ScenariosJob,
     SegmentJob,
     SourceSpec,
@@ -251,7 +252,7 @@ def test_whatever_the_fields_hold_the_answer_is_a_job_or_a_usage_error(values):
 def test_every_kind_is_known_by_its_name():
     kinds = {
         "segment": SegmentJob, "train": TrainJob, "finetune": FinetuneJob, "evaluate": EvaluateJob,
-        "scenarios": ScenariosJob, "import": ImportJob,
+        "scenarios": ScenariosJob, "import": ImportJob, "merge": MergeJob,
     }  # fmt: skip
     assert kinds == KINDS
 

@@ -73,10 +73,10 @@ def engine_python(checkout_python, monkeypatch) -> str:
 @pytest.fixture(scope="session", autouse=True)
 def kept_reports():
     """Let every dock ask its interpreter what it has, as in use, but keep the answer for the docks that come later."""
-    from lacuna import runtime
+    from lacuna.host import interpreters
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "check", functools.lru_cache(maxsize=None)(runtime.check))
+        patch.setattr(interpreters, "check", functools.lru_cache(maxsize=None)(interpreters.check))
         yield
 
 

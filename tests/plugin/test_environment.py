@@ -57,6 +57,7 @@ def test_a_base_python_is_never_too_old(tmp_path):
         environment.base_python(str(old))
 
 
+@pytest.mark.slow
 def test_an_index_that_cannot_be_reached_leaves_nothing_behind(tmp_path, no_index):
     said = []
     with pytest.raises(LacunaError) as caught:

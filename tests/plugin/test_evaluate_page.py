@@ -205,6 +205,7 @@ def test_tables_are_copied_as_tsv(shown):
     assert table.actions()[0].shortcut() == QKeySequence(QKeySequence.StandardKey.Copy)
 
 
+@pytest.mark.slow
 def test_emm_has_aggregates_and_no_areas(ready, qtbot):
     click(qtbot, ready.areasCheck)
     ready.protocolCombo.setCurrentIndex(ready.protocolCombo.findData("emm"))

@@ -444,6 +444,7 @@ def test_labels_of_another_place_are_said_before_a_plan(page, fields, sample, qt
     qtbot.waitUntil(page.planButton.isEnabled)
 
 
+@pytest.mark.slow
 def test_whole_polygons_and_groups_of_them_stay_together(labelled, qtbot):
     page = labelled
     page.split.methodCombo.setCurrentIndex(page.split.methodCombo.findData("group"))

@@ -69,6 +69,7 @@ def test_all_outputs(processing, request_, tmp_path, checkpoint, listener):
     assert listener.progressed[-1] == 100
 
 
+@pytest.mark.slow
 def test_the_log_has_a_line_for_each_tenth_of_the_way(processing, request_, listener):
     processing.run("lacuna:segment", {**request_, "TILE": "64", "OVERLAP": 32}, feedback=listener)
     assert len(listener.progressed) > 20
@@ -126,6 +127,7 @@ def test_bands_nodata_and_masks_as_on_the_command_line(processing, request_, sam
     assert record["pixels"]["classified"] * record["share_without"]["radar"] == pytest.approx(width // 2 * 50, abs=1)
 
 
+@pytest.mark.slow
 def test_an_area_of_memory_polygons(processing, request_, sample):
     whole = sample["optical"].extent()
     layer = QgsVectorLayer(f"Polygon?crs={sample['optical'].crs().authid()}", "area", "memory")
@@ -209,6 +211,7 @@ def test_in_a_model(processing, request_, tmp_path):
     assert QgsRasterLayer(result[name], "classes").isValid()
 
 
+@pytest.mark.slow
 def test_qgis_process(qgis_process, checkpoint, sample, tmp_path):
     output = tmp_path / "out put" / "classes.tif"
     output.parent.mkdir()

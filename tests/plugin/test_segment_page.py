@@ -305,6 +305,7 @@ def test_a_layer_that_only_qgis_can_read_is_exported(page, sample, tmp_path, qtb
     assert pixels(first) == pixels(second)
 
 
+@pytest.mark.slow
 def test_partial_cover_is_said(page, sample, tmp_path, qtbot):
     half = str(tmp_path / "s1_half.tif")
     radar = sample["radar"]

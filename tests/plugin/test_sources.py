@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = [ROOT / "engine" / name for name in ("jobs.py", "events.py", "errors.py", "options.py", "version.py")]
 SHARED += [ROOT / "engine" / "checkpoint" / name for name in ("card.py", "header.py")]
-SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("ui/*.py"), *ROOT.glob("processing/*.py"), *SHARED]
+SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("host/*.py"), *ROOT.glob("ui/*.py"), *ROOT.glob("processing/*.py"), *SHARED]
 
 # The first group lives in the engine's Python alone; Qt comes through qgis.PyQt.
 FOREIGN = {"torch", "rasterio", "safetensors", "pyogrio", "shapely", "numpy"} | {"PyQt5", "PyQt6", "sip", "osgeo"}
@@ -38,6 +38,9 @@ def test_every_form_lies_beside_its_module(path):
     assert path.with_suffix(".py").exists()
 
 
-@pytest.mark.parametrize("path", [*SHARED, ROOT / "runtime.py", ROOT / "client.py", ROOT / "environment.py"], ids=str)
+ALONE = [ROOT / "host" / name for name in ("interpreters.py", "client.py", "environment.py")]
+
+
+@pytest.mark.parametrize("path", [*SHARED, *ALONE], ids=str)
 def test_what_the_engine_or_a_terminal_may_share_does_not_need_qgis(path):
     assert "qgis" not in {name.split(".")[0] for name in imported(ast.parse(path.read_text(encoding="utf-8")))}

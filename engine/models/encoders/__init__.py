@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..config import bad_config, checked
 from .base import Encoder, StemMode
@@ -13,7 +13,19 @@ from .pvt_v2 import VARIANTS, PvtV2
 from .resnet import RESNETS, ResNet, SmallResNet
 from .timm import PREFIX, TimmEncoder
 
-_ENCODERS: dict[str, tuple[type[Encoder], Any]] = {
+
+class EncoderKind(Protocol):
+    """A class of encoders, all of which are made alike."""
+
+    @property
+    def Options(self) -> type:
+        """The dataclass of the encoder's own settings."""
+
+    def __call__(self, inputs: Mapping[str, int], stem: StemMode, variant: Any, options: Any) -> Encoder:
+        """Return a new encoder."""
+
+
+_ENCODERS: dict[str, tuple[EncoderKind, Any]] = {
     "resnet_small": (SmallResNet, None),
     **{name: (ResNet, variant) for name, variant in RESNETS.items()},
     **{name: (PvtV2, variant) for name, variant in VARIANTS.items()},

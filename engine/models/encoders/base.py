@@ -53,9 +53,9 @@ class Encoder(nn.Module, ABC):
 
     Options: ClassVar[type]
 
-    out_channels: tuple[int, int, int, int]
-    strides: tuple[int, int, int, int]
-    heads: tuple[int, int, int, int]
+    out_channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    heads: tuple[int, ...]
     stem_channels: int | None = None
 
     def __init__(self, inputs: Mapping[str, int], stem: StemMode = "auto") -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..containers import ModuleListOf
 from ..layers import DropPath, drop_path_rates
 from .base import Encoder, StemMode
 
@@ -165,7 +166,7 @@ class PvtV2(Encoder):
         self.add_stems()
         last = variant.drop_path if options.drop_path is None else options.drop_path
         rates = iter(drop_path_rates(last, sum(variant.depths)))
-        self.stages = nn.ModuleList(
+        self.stages = ModuleListOf(
             Stage(index, variant, [next(rates) for _ in range(variant.depths[index])]) for index in range(4)
         )
         self.apply(_initialise)
@@ -188,4 +189,5 @@ def _initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.Conv2d):
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
         nn.init.normal_(module.weight, 0.0, (2.0 / fan_out) ** 0.5)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, Union
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..containers import ModuleListOf
 from ..layers import ChannelNorm, DomainBatchNorm, DropPath, drop_path_rates
 from .base import Encoder, StemMode
 
@@ -121,6 +123,9 @@ class Bottleneck(nn.Module):
         return F.relu(residual + self.norm3(self.conv3(x), domain))
 
 
+Block = Union[BasicBlock, Bottleneck]
+
+
 class Stem(nn.Module):
     """The published stem: a 7 x 7 convolution, norm and pooling."""
 
@@ -174,7 +179,7 @@ class ResNet(Encoder):
         self,
         inputs: Mapping[str, int],
         stem: StemMode,
-        variant: tuple[type[nn.Module], tuple[int, int, int, int]],
+        variant: tuple[type[Block], tuple[int, int, int, int]],
         options: ResNetOptions,
     ) -> None:
         super().__init__(inputs, stem)
@@ -184,15 +189,13 @@ class ResNet(Encoder):
         widths = (64, 128, 256, 512)
         self.out_channels = tuple(block.expansion * width for width in widths)
         self.add_stems()
-        self.layers = nn.ModuleList()
+        self.layers: ModuleListOf[ModuleListOf[Block]] = ModuleListOf()
         channels = 64
+        norm = partial(DomainBatchNorm, domains=self.inputs)
         for index in range(4):
-            self.layers.append(_stage(block, channels, widths[index], depths[index], index, self._norm))
+            self.layers.append(_stage(block, channels, widths[index], depths[index], index, norm))
             channels = self.out_channels[index]
         self.apply(_initialise)
-
-    def _norm(self, channels: int) -> nn.Module:
-        return DomainBatchNorm(channels, self.inputs)
 
     def make_stem(self, channels: int, domains: list[str]) -> nn.Module:
         """Return the published stem, with norms for `domains` alone."""
@@ -223,7 +226,8 @@ class SmallResNet(Encoder):
         self.heads = (1, 2, 3, 4)
         self.add_stems()
         rates = drop_path_rates(options.drop_path, 4 * options.depth)
-        self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
+        self.layers: ModuleListOf[ModuleListOf[Block]] = ModuleListOf()
+        self.norms = nn.ModuleList()
         channels = options.width
         for index, width in enumerate(self.out_channels):
             chosen = rates[index * options.depth : (index + 1) * options.depth]
@@ -260,16 +264,16 @@ RESNETS = {
 
 
 def _stage(
-    block: type[nn.Module],
+    block: type[Block],
     channels: int,
     width: int,
     depth: int,
     index: int,
     norm: Norm,
     rates: list[float] | None = None,
-) -> nn.ModuleList:
+) -> ModuleListOf[Block]:
     """Return the blocks of stage `index`; the first block of all stages but the first halves the resolution."""
-    blocks = nn.ModuleList()
+    blocks: ModuleListOf[Block] = ModuleListOf()
     for number in range(depth):
         extra = () if rates is None else (rates[number],)
         blocks.append(block(channels, width, 2 if index > 0 and number == 0 else 1, norm, *extra))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -39,11 +40,16 @@ def original_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+def _counted(stem: str, hit: re.Match[str]) -> str:
+    """Return the original name of the list `hit`, called `stem` there."""
+    return f"{stem}{int(hit[1]) + 1}."
+
+
 def _original(name: str) -> str:
     """Return the original name of one tensor; the lists of the four stages count from 1 there."""
     name = _START.sub("", name)
     for theirs, authors in _LISTS:
-        name = re.sub(rf"^{theirs}\.(\d)\.", lambda hit, stem=authors: f"{stem}{int(hit[1]) + 1}.", name)
+        name = re.sub(rf"^{theirs}\.(\d)\.", partial(_counted, authors), name)
     for theirs, authors in _PARTS:
         name = name.replace(theirs, authors)
     return name

@@ -64,7 +64,8 @@ class TimmEncoder(Encoder):
         if not re.fullmatch(r"[A-Za-z0-9_]+", variant):
             raise self._bad("is no name of a backbone", "Give one of timm.list_models(), without what follows a dot.")
         self.add_stems()
-        info = next(iter(self.stems.values())).feature_info
+        backbone: Any = next(iter(self.stems.values()))
+        info = backbone.feature_info
         self.out_channels = tuple(info.channels()[-_MAPS:])
         self.strides = tuple(info.reduction()[-_MAPS:])
         self.heads = tuple(max(width // 64, 1) for width in self.out_channels)

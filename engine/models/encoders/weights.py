@@ -9,7 +9,7 @@ its authors and as Hugging Face's transformers name it, and ResNet as torchvisio
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from .base import Encoder
 from .segformer_names import original_names
 
 _CLASSIFIER = re.compile(r"(head|fc)\.(weight|bias)")
-_RENAMES = [
+_RENAMES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"patch_embed1?\.(?=proj|norm)"), lambda found: "stem."),
     (re.compile(r"patch_embed([2-4])\."), lambda found: f"stages.{int(found[1]) - 1}.downsample."),
     (re.compile(r"block([1-4])\."), lambda found: f"stages.{int(found[1]) - 1}.blocks."),

@@ -171,6 +171,7 @@ JSON = st.recursive(
 
 
 @given(key=st.sampled_from(list(Card.__dataclass_fields__)), value=JSON, inner=st.booleans())
+@pytest.mark.slow
 def test_whatever_stands_in_a_field_the_answer_is_a_card_or_an_error_in_words(key, value, inner):
     values = make_card().to_dict()
     if inner and key in ("modalities", "classes"):

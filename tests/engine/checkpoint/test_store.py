@@ -73,6 +73,7 @@ def test_a_state_is_as_good_as_a_model_and_the_bytes_are_the_same(path, card, mo
     assert store.sha256(path) == store.sha256(other)
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_process(path, card, model, tmp_path):
     sums = set()
     script = (

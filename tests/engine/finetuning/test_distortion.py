@@ -103,6 +103,7 @@ CONFIGS = {"sgma": {"encoder_options": {"width": 8, "depth": 1}, "head_width": 8
 
 
 @pytest.mark.parametrize("name", list(MODULES))
+@pytest.mark.slow
 def test_it_works_with_every_architecture(name):
     torch.manual_seed(0)
     model = registry.build(name, CONFIGS.get(name, {}), {"a": 2, "b": 2, "c": 2}, 3).train()

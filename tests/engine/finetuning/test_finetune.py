@@ -141,6 +141,7 @@ def test_it_gets_better_and_the_card_says_how(tune, checkpoint, heard, tmp_path)
 
 
 @pytest.mark.parametrize("method", ["full", "head", "decoder", "lora"])
+@pytest.mark.slow
 def test_each_method_trains_what_it_says_and_gives_the_same_bits_twice(tune, checkpoint, method):
     first = tune(method=method, output="a.safetensors", seed=3)
     again = tune(method=method, output="b.safetensors", seed=3)
@@ -171,6 +172,7 @@ def crash_after(epochs):
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.slow
 def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(make, heard, method, tmp_path):
     latent = {"strategy": "latent", "config": CONFIG + "[latent]\nrefresh = 2\nsamples = 4\n", "epochs": 4}
     whole = run(make(output="whole.safetensors", method=method, **latent), heard[0])
@@ -558,6 +560,7 @@ def test_wrong_weights_are_told_before_training(tune):
     assert caught.value.code == "bad-weights"
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_leaves_the_best_so_far_whole(make, heard, monkeypatch, tmp_path):
     job, wanted = make(epochs=4), run(make(output="whole.safetensors", epochs=4), heard[0])
     save, calls = state.safetensors.torch.save, []
@@ -634,6 +637,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("method", ["head", "decoder", "lora"])
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
 def test_other_networks_are_tuned_too_with_a_class_more(make_checkpoint, make, heard, name, method):
     base = make_checkpoint("other.safetensors", name, BANDS, [1, 2, 5, 7], NETWORKS[name], tile=[96, 96])
     job = make(method=method, class_map={"1": "new"}, drop=["class 7"], epochs=1, strategy="uniform")

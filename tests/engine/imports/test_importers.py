@@ -85,6 +85,7 @@ def probabilities(lacuna, write_raster, read, tmp_path):
 
 
 @pytest.mark.parametrize("sample", [0, 1])
+@pytest.mark.slow
 def test_dis2_computes_on_rasters_what_the_published_code_does(
     reference, image, write_card, run_import, probabilities, sample
 ):
@@ -99,6 +100,7 @@ def test_dis2_computes_on_rasters_what_the_published_code_does(
 
 
 @pytest.mark.parametrize("sample", [0, 1])
+@pytest.mark.slow
 def test_cmx_computes_on_rasters_what_the_published_code_does(
     reference, image, write_card, run_import, probabilities, sample
 ):
@@ -146,6 +148,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.slow
 def test_other_sizes_classes_and_widths(name, reference, fill, image, write_card, run_import, probabilities, tmp_path):
     make, config, modalities, size = OTHERS[name]
     weights = make(reference, fill)
@@ -223,6 +226,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.slow
 def test_a_card_that_does_not_fit_is_refused(dis2, write_card, lacuna, tmp_path, case):
     keys, wanted, words = REFUSED[case]
     write_card("dis2", {"image_size": [64, 64]}, DIS2, **keys)
@@ -261,6 +265,7 @@ def published(name, channels=3):
 
 
 @pytest.mark.parametrize(("family", "name"), [("pvt_v2", "pvt_v2_b0"), ("mit", "mit_b0"), ("resnet", "resnet18")])
+@pytest.mark.slow
 def test_encoders_become_encoder_files(lacuna, tmp_path, family, name):
     weights = published(name)
     torch.save({"state_dict": {**weights, "head.weight": torch.zeros(10, 8), "fc.bias": torch.zeros(2)}, "epoch": 3},

@@ -162,6 +162,7 @@ except LacunaError as problem:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as only Unix can")
 @pytest.mark.parametrize("limit", [400, 30_000, 300_000])
+@pytest.mark.slow
 def test_files_that_the_system_cuts_short_are_noticed(limit, big_job, tmp_path):
     """GDAL only logs such a failure, or not even that; without care the map would have holes."""
     out = tmp_path / "out"
@@ -192,6 +193,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("kilobytes", [64, 400, 1600])
+@pytest.mark.slow
 def test_full_disk(kilobytes, big_job, small_disk):
     folder = small_disk(kilobytes)
     with pytest.raises(LacunaError) as caught:

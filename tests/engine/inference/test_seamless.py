@@ -38,6 +38,7 @@ SIZES = [(1, 1), (7, 9), (31, 32), (33, 63), (64, 64), (65, 64), (97, 131), (128
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("overlap", [0, 4, 16])
+@pytest.mark.slow
 def test_identity_is_the_input_at_every_pixel(height, width, overlap, index_raster, make_checkpoint, run_segment, read):
     values, path = index_raster(height, width)
     run = run_segment(make_checkpoint(), {"index": path}, tile=[32, 32], overlap=overlap)
@@ -75,6 +76,7 @@ EVERYTHING = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_real_model_gives_the_same_bits_for_any_batch(two_sources, run_segment, read):
     first, *others = [
         outputs(run_segment(*two_sources, overwrite=True, **EVERYTHING, batch_size=size), read) for size in (1, 2, 7)
@@ -84,6 +86,7 @@ def test_real_model_gives_the_same_bits_for_any_batch(two_sources, run_segment, 
 
 @pytest.mark.parametrize("readers", [1, 4])
 @pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.slow
 def test_real_model_gives_the_same_bits_for_any_order_and_readers(
     readers, seed, two_sources, run_segment, read, tmp_path
 ):
@@ -129,6 +132,7 @@ def test_each_pixel_is_that_of_its_own_scenario(two_sources, run_segment, read):
 
 
 @pytest.mark.parametrize("limit", [9, 14, 19])
+@pytest.mark.slow
 def test_a_crashed_job_is_taken_up_with_the_same_bits(limit, two_sources, run_segment, read, monkeypatch, tmp_path):
     whole = outputs(run_segment(*two_sources, "whole.tif", **EVERYTHING), read)
     counts = json.loads((tmp_path / "whole.tif.json").read_text())["classes"]
@@ -207,6 +211,7 @@ def half_scene(write_raster, share):
 
 
 @pytest.mark.parametrize("share", [0.5, 0.43])
+@pytest.mark.slow
 def test_a_source_that_covers_half_the_scene(share, write_raster, make_checkpoint, run_segment, read):
     optical, height, half, columns = half_scene(write_raster, share)
     checkpoint = make_checkpoint(

@@ -74,6 +74,7 @@ def test_every_subset_gives_logits_on_the_reference_grid(case, count):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 47), (31, 97), (70, 5)])
+@pytest.mark.slow
 def test_sizes_are_free(case, size):
     model = make(case).eval()
     with torch.no_grad():
@@ -82,6 +83,7 @@ def test_sizes_are_free(case, size):
     assert latent.shape[0] == 1 and latent.ndim == 4
 
 
+@pytest.mark.slow
 def test_images_may_be_on_grids_of_their_own(case):
     model = make(case).eval()
     images = {"optical": torch.randn(2, 4, 60, 90), "dsm": torch.randn(2, 1, 20, 30), "sar": torch.randn(2, 2, 6, 9)}
@@ -91,6 +93,7 @@ def test_images_may_be_on_grids_of_their_own(case):
         assert model({"sar": images["sar"]}, size=(60, 90)).shape == (2, CLASSES, 60, 90)
 
 
+@pytest.mark.slow
 def test_an_image_of_a_batch_is_as_alone(case):
     """In float64: kernels depend on the size of the batch, and a network that has learned nothing enlarges that."""
     model = make(case).eval().double()
@@ -101,6 +104,7 @@ def test_an_image_of_a_batch_is_as_alone(case):
     torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_images_does_not_matter(case):
     model = make(case).eval()
     images = draw(MODALITIES)
@@ -108,6 +112,7 @@ def test_the_order_of_the_images_does_not_matter(case):
         assert torch.equal(model(images), model(dict(reversed(images.items()))))
 
 
+@pytest.mark.slow
 def test_evaluation_is_deterministic_and_leaves_the_model_as_it_is(case):
     model = make(case).eval()
     images = draw(MODALITIES)
@@ -118,6 +123,7 @@ def test_evaluation_is_deterministic_and_leaves_the_model_as_it_is(case):
 
 
 @pytest.mark.parametrize("absent", MODALITIES)
+@pytest.mark.slow
 def test_layers_of_an_absent_modality_are_not_called(case, absent):
     model = make(case).eval()
     modules = own_modules(model, absent)
@@ -134,6 +140,7 @@ def test_layers_of_an_absent_modality_are_not_called(case, absent):
 
 
 @pytest.mark.parametrize("absent", MODALITIES)
+@pytest.mark.slow
 def test_layers_of_an_absent_modality_get_no_gradient(case, absent):
     model = make(case).train()
     images = draw([name for name in MODALITIES if name != absent])
@@ -143,6 +150,7 @@ def test_layers_of_an_absent_modality_get_no_gradient(case, absent):
     assert reached and not [path for path in reached if path.startswith(prefixes)]
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_parameter(case):
     model = make(case, **WHOLE.get(CASES[case][0], {})).train()
     generator = torch.Generator().manual_seed(0)
@@ -156,6 +164,7 @@ def test_gradients_reach_every_parameter(case):
     assert not list(idle)
 
 
+@pytest.mark.slow
 def test_losses_follow_the_generator(case):
     """In float64, where not every library sums in the same order each time, what is drawn alone makes a difference."""
     model = make(case).double().train()
@@ -172,6 +181,7 @@ def test_losses_follow_the_generator(case):
     assert max(first) - min(first) > 1e-6
 
 
+@pytest.mark.slow
 def test_pixels_without_label_count_for_nothing(case):
     model = make(case).eval()
     images, target = draw(MODALITIES), torch.full((2, 64, 64), -1)
@@ -218,12 +228,14 @@ def test_presets_are_complete(case, preset):
         ({"sar": torch.zeros(1, 2, 0, 8)}, "sar"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_images_are_refused(case, images, found):
     with pytest.raises(LacunaError) as caught:
         make(case)(images)
     assert caught.value.code == "bad-input" and found in caught.value.text and caught.value.hint
 
 
+@pytest.mark.slow
 def test_it_draws_scenarios_unless_a_strategy_has_done_so(case):
     model = make(case, **({"sgf_dropout": 1.0} if case.startswith("sgma") else {})).train()
     images, target = draw(list(MODALITIES)), torch.zeros(2, 64, 64, dtype=torch.int64)
@@ -242,6 +254,7 @@ def test_a_network_told_to_draw_no_scenarios_says_so(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
+@pytest.mark.slow
 def test_a_forward_can_be_exported(name):
     model = make(next(case for case, (kind, _) in CASES.items() if kind == name)).eval().double()
     images = draw(["optical", "dsm"], (64, 64), 1, torch.float64)

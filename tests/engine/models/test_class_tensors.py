@@ -58,6 +58,7 @@ def test_of_sgma_the_filters_and_the_classifier_are_found():
 
 
 @pytest.mark.parametrize("name", list(MODULES))
+@pytest.mark.slow
 def test_every_architecture_can_get_other_classes(name):
     model = registry.build(name, TINY if name == "sgma" else {}, MODALITIES, 4).eval()
     again = resized(model, [[0], [1], [2], [3]])

@@ -42,6 +42,7 @@ def state(reference):
 
 
 @pytest.mark.parametrize("encoder", [f"mit_b{size}" for size in range(6)])
+@pytest.mark.slow
 def test_encoder_and_width_are_recognised(encoder):
     with torch.device("meta"):
         model = build(PAIR, 9, encoder=encoder, head_width=24)
@@ -52,6 +53,7 @@ def test_encoder_and_width_are_recognised(encoder):
     }
 
 
+@pytest.mark.slow
 def test_another_size_comes_in_whole(fill_model):
     model = fill_model(build({"rgb": 3, "dsm": 1}, 7, encoder="mit_b1", head_width=24, stem="repeat"))
     config, ours = load(export(model), {"encoder": "mit_b1", "head_width": 24}, model.modalities, 7)
@@ -125,6 +127,7 @@ def test_contradictions_are_named(state, change, said):
         ("backbone.block4.2.norm1.bias", torch.zeros(256), "(2, 2, 2, 3) blocks"),
     ],
 )
+@pytest.mark.slow
 def test_faults_are_named(state, name, value, said):
     if value is None:
         del state[name]

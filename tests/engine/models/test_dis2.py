@@ -105,6 +105,7 @@ def test_the_published_scales_and_losses_are_reproduced(published, case):
         (["ndsm"], [484.540, 353.915, 583.983, 181.862, 22.968, 272.225, 219.077]),
     ],
 )
+@pytest.mark.slow
 def test_maps_within_are_as_published(published, names, lengths):
     _, model, images = published
     with torch.no_grad():
@@ -218,6 +219,7 @@ def test_each_scenario_has_a_branch_up_to_three_modalities(count):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.slow
 def test_training_reaches_every_parameter(count):
     modalities = {name: ALL[name] for name in list(ALL)[:count]}
     model = make(modalities).train()

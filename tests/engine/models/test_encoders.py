@@ -56,6 +56,7 @@ def test_encoders_have_the_published_size(name):
 
 
 @pytest.mark.parametrize("name", ["resnet_small", "resnet18", "resnet50", "pvt_v2_b0"])
+@pytest.mark.slow
 def test_maps_have_the_declared_channels_and_strides(name):
     strides = [4] if name.startswith("pvt") else [1, 2, 4]
     for stride in strides:
@@ -126,6 +127,7 @@ def published_resnet(prefix_state):
 
 
 @pytest.mark.parametrize("depth", ["resnet18", "resnet50"])
+@pytest.mark.slow
 def test_resnet_weights_reach_every_modality(depth, fill_model):
     source = fill_model(build_encoder(depth, 3))
     weights = published_resnet(source.state_dict())

@@ -33,6 +33,7 @@ def test_every_encoder_with_published_weights_is_known():
 
 
 @pytest.mark.parametrize(("family", "name"), EVERY)
+@pytest.mark.slow
 def test_every_variant_is_recognised(family, name):
     weights = published(name, 4)
     found, channels, tensors = recognise(weights, family)
@@ -46,12 +47,14 @@ def test_names_of_the_authors_are_recognised():
     assert recognise({**weights, "head.bias": torch.zeros(5)}, "mit")[0] == "mit_b1"
 
 
+@pytest.mark.slow
 def test_names_of_timm_are_recognised(reference):
     weights = reference("pvt_v2_b0_64x96")[1]
     assert recognise(weights, "pvt_v2")[0] == "pvt_v2_b0"
 
 
 @pytest.mark.parametrize(("family", "name"), [("mit", "pvt_v2_b2"), ("pvt_v2", "mit_b2"), ("mit", "resnet50")])
+@pytest.mark.slow
 def test_those_of_another_family_are_named(family, name):
     assert f"those of {name}" in refused(published(name), family)
 
@@ -67,6 +70,7 @@ def test_those_of_another_family_are_named(family, name):
         ({f"more.{index}": torch.zeros(1) for index in range(5)}, "and 2 more"),
     ],
 )
+@pytest.mark.slow
 def test_faults_are_named(change, said):
     weights = {**published("mit_b1"), **change}
     assert said in refused({name: value for name, value in weights.items() if value is not None}, "mit")

@@ -21,6 +21,7 @@ def sampled(temperature, count=40_000, classes=4, seed=0):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+@pytest.mark.slow
 def test_the_temperature_that_labels_were_drawn_with_is_found(temperature):
     assert fit_temperature(*sampled(temperature)) == pytest.approx(temperature, rel=0.05)
 

@@ -162,6 +162,7 @@ class Crash(Exception):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.slow
 def test_each_optimizer_is_taken_up_to_the_same_bits(make, name):
     def take(event):
         if event["event"] == "progress" and event["done"] == 2:

@@ -25,6 +25,7 @@ TINY = "encoder_options = {width = 4, depth = 1}\n"
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
 @pytest.mark.parametrize("name", MODULES)
+@pytest.mark.slow
 def test_each_is_trained_under_each_preset(two_scenes, make_job, heard, name, preset):
     text = "[model]\n" + SMALL[name] + "\n"
     if name == "dis2":

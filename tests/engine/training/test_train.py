@@ -222,6 +222,7 @@ def test_encoder_weights_are_taken_and_named(two_scenes, make_job, heard, tmp_pa
     assert all((parameter == 0.01).all() for parameter in model.encoder.layers.parameters())
 
 
+@pytest.mark.slow
 def test_the_encoder_file_must_be_of_the_encoder_that_is_named(two_scenes, make_job, heard, tmp_path):
     path = str(tmp_path / "encoder.safetensors")
     encoder = build_encoder("resnet18", 3)
