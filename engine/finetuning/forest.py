@@ -62,7 +62,7 @@ def grow_forest(session: Session, order: Sequence[Scenario]) -> tuple[Forest, li
         grown[scenario] = forest.fit(features, samples.labels[held])
         session.reporter.progress(number + 1, len(order), "forests")
     channels = {item.name: len(item.bands) for item in session.modalities}
-    return _assemble(grown, channels, len(session.classes)), list(grown)
+    return assemble(grown, channels, len(session.classes)), list(grown)
 
 
 def gather_samples(session: Session) -> _Samples:
@@ -133,13 +133,13 @@ def _picked(strips: Iterable[Tensor], rows: np.ndarray, columns: np.ndarray) -> 
     return np.concatenate([features for _, features in found])[order]
 
 
-def _assemble(grown: Mapping[Scenario, RandomForestClassifier], channels: Mapping[str, int], classes: int) -> Forest:
-    """Return the forests of all scenarios as one model."""
+def assemble(grown: Mapping[Scenario, RandomForestClassifier], channels: Mapping[str, int], classes: int) -> Forest:
+    """Return the forests of all scenarios, equally many trees in each, as one model."""
     keys = {scenario: "+".join(scenario) for scenario in grown}
     trees = {keys[scenario]: [item.tree_ for item in forest.estimators_] for scenario, forest in grown.items()}
     config = ForestConfig(
         list(WINDOWS),
-        TREES,
+        max((len(items) for items in trees.values()), default=1),
         {key: sum(tree.node_count for tree in items) for key, items in trees.items()},
         {key: max(tree.max_depth for tree in items) for key, items in trees.items()},
     )
