@@ -93,7 +93,8 @@ class Report:
             found = "; ".join(f"{name} ({fault})" for name, fault in self.faults.items())
             raise LacunaError(
                 "engine-incomplete",
-                f"The engine needs {', '.join(PACKAGES.values())}; in {self.interpreter.path} there is no usable {found}.",
+                f"The engine needs {', '.join(PACKAGES.values())}; in {self.interpreter.path} there is no usable "
+                f"{found}.",
                 HOW_TO_GET_ONE,
             )
 

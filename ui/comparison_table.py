@@ -53,9 +53,9 @@ class ComparisonTable(QWidget):
         forest = result.get("forest") or {}
         grown = {tuple(item["available"]): item for item in forest.get("scores", ())}
         self._forest = [grown.get(tuple(item["available"]), {}) for item in self._after] if grown else []
-        shown = zip(self._before, self._after, self._forest or [{}] * len(self._after))
         rows = [
-            (" + ".join(new["available"]), *(item.get("miou") for item in (old, new, own))) for old, new, own in shown
+            (" + ".join(new["available"]), old.get("miou"), new.get("miou"), own.get("miou"))
+            for old, new, own in zip(self._before, self._after, self._forest or [{}] * len(self._after))
         ]
         rows.append((tr("mean of all"), result["miou_before"], result["miou"], forest.get("miou")))
         self._fill(self.scenarioTable, tr("mIoU by scenario"), rows)
