@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -419,7 +420,8 @@ def test_the_copy_that_was_started_is_the_one_that_runs(tmp_path):
     plugin = tmp_path / "lacuna"
     shutil.copytree(ROOT / "engine", plugin / "engine", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "__init__.py", plugin)
-    (plugin / "engine" / "version.py").write_text('__version__ = "99"\n')
+    version = plugin / "engine" / "version.py"
+    version.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99"', version.read_text(encoding="utf-8")))
     done = subprocess.run([sys.executable, str(plugin / "engine"), "--version"], capture_output=True, text=True)
     assert done.stdout == "lacuna 99\n"
 

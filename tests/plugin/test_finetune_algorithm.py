@@ -124,7 +124,7 @@ def test_polygons_with_a_text_field_add_merge_and_drop_classes(processing, reque
         ({"FIELD": "kind"}, "FIELD is given (kind), but no polygons are"),
         ({"LABELS_RASTER": "/no/such.tif"}, "LABELS_RASTER: /no/such.tif not found"),
         ({"MANIFEST": "scenes.toml"}, "MANIFEST is given together with rasters or labels"),
-        ({"MODALITY_1": None, "MODALITY_3": None}, "at least one of optical, radar, elevation"),
+        ({"MODALITY_1": None, "MODALITY_3": None}, "It knows optical, radar, elevation"),
         ({"MODALITY_4": "raster"}, "only 3 modalities"),
         ({"MASKS": "radar=clouds.tif"}, "MASKS speaks of radar"),
         ({"CLASS_MAP": "wheat"}, "CLASS_MAP: 'wheat' is not of the form VALUE=NAME"),

@@ -187,7 +187,7 @@ def plan_for_optical(page, kept, qtbot):
     if not kept:
         kept.append(make_plan(page, qtbot))
         return
-    page._asked_key = page._key()
+    page.state.asked = page._key()
     page._show_plan(kept[0])
     page.refresh()
 

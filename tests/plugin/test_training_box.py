@@ -101,7 +101,7 @@ def test_the_engine_reads_what_is_written(training, split, engine_python, plugin
     code = (
         "import sys\n"
         "from lacuna.engine.finetuning.finetune_settings import read_settings\n"
-        "from lacuna.engine.checkpoint.card import read_card\n"
+        "from lacuna.engine.checkpoint.card_file import read_card\n"
         "from lacuna.engine.jobs import FinetuneJob\n"
         "job = FinetuneJob(sys.argv[1], method='lora', config=sys.argv[2])\n"
         "found = read_settings(job, read_card(sys.argv[1]))\n"

@@ -210,6 +210,7 @@ def test_a_configuration_rebuilds_the_model(case):
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.slow
 def test_presets_are_complete(case, preset):
     kind = registry.architecture(CASES[case][0])
     settings = kind.settings(preset)

@@ -69,6 +69,7 @@ def compute(model, images):
         return {**found, "logits": model(images)}
 
 
+@pytest.mark.slow
 def test_the_published_numbers_are_reproduced(published, pair, roundings_explain):
     arrays, judge = published
     single, images = copy.deepcopy(judge).float(), {name: image.float() for name, image in pair.items()}

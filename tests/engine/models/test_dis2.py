@@ -79,6 +79,7 @@ def test_the_published_probabilities_are_reproduced(published):
 
 
 @pytest.mark.parametrize("names", [["rgb", "ndsm"], ["rgb"], ["ndsm"]])
+@pytest.mark.slow
 def test_the_published_network_in_float32_is_as_in_float64(published, agrees_with_double, names):
     _, model, images = published
     agrees_with_double(model.float(), {name: images[name].float() for name in names})
