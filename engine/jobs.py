@@ -294,9 +294,9 @@ class FinetuneJob:
     device: str = "auto"
     plan_only: bool = False
     keep_best: bool = False
-    forest: bool = True
     overwrite: bool = False
     resume: bool = True
+    forest: bool = True
 
     kind: typing.ClassVar[str] = "finetune"
 

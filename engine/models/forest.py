@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ..errors import LacunaError
 from .base import SegmentationModel, TrainingSettings, reference_size
 from .config import bad_config
+from .containers import ModuleDictOf
 from .grids import to_reference
 from .registry import register
 
@@ -117,7 +118,7 @@ class Forest(SegmentationModel):
         if strange:
             known = f"Its modalities are {', '.join(modalities)}."
             raise bad_config("architecture forest", f"has trees for {strange[0]}, which is no scenario", known)
-        self.scenarios = nn.ModuleDict(
+        self.scenarios: ModuleDictOf[Trees] = ModuleDictOf(
             {
                 self._key(key.split("+")): Trees(count, config.trees, classes, config.depths[key])
                 for key, count in config.nodes.items()

@@ -246,7 +246,20 @@ def test_polygons_drawn_on_the_map_make_a_better_checkpoint(
     assert dock.segment_page.card.scores == card.scores
     check_lineage(page, made, checkpoint, qtbot)
     assert bands(canvas) == [], "another page is shown"
+    check_forest(dock, result, qtbot)
     dock.shut()
+
+
+def check_forest(dock, result, qtbot):
+    """Take the forest that was grown on the same labels instead."""
+    page, forest = dock.finetune_page, result["forest"]
+    assert page.comparison.scenarioTable.item(0, 4).text() == f"{forest['scores'][0]['miou']:.3f}"
+    assert "random forest on the same labels" in page.resultLabel.text()
+    dock.pages.setCurrentWidget(page)
+    click(qtbot, page.forestButton)
+    assert dock.pages.currentWidget() is dock.segment_page
+    assert dock.segment_page.inputs.checkpoint() == forest["checkpoint"]
+    assert dock.segment_page.card.architecture["name"] == "forest"
 
 
 def check_report(page, made, monkeypatch, qtbot):
