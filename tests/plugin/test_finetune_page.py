@@ -381,7 +381,7 @@ def test_a_class_raster_trains_at_once_and_the_best_so_far_is_kept(page, tmp_pat
     assert waited.args[0]["stopped"] == "asked"
     assert "stopped as asked" in page.resultLabel.text()
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"mine.safetensors", "mine.html"}
+    assert names == {"mine.safetensors", "mine.html", "mine.forest.safetensors"}
     assert page.comparison.classTable.rowCount() == 5
 
 
@@ -431,7 +431,7 @@ def test_the_same_choices_go_on_after_a_broken_training(labelled, kept, tmp_path
         click(qtbot, page.startButton)
     assert page.curves.loss[0][0] > 1, "the first epoch was not trained again"
     assert waited.args[0]["epochs"] == 3
-    assert {path.name for path in tmp_path.iterdir()} == {"mine.safetensors", "mine.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.safetensors", "mine.html", "mine.forest.safetensors"}
 
 
 def test_too_few_labels_are_refused_with_the_count(page, fields, sample, qtbot):
