@@ -269,7 +269,8 @@ class FinetuneJob:
     has none of that name; an empty name ignores the value. `merge` leads from the checkpoint's classes to those that
     they become part of, `drop` names those that go. `weights` are probabilities of the scenarios for the strategy
     `weights`, in the order of the contract. With `plan_only` nothing is trained or written: the result is the plan.
-    With `keep_best` a job that is cancelled writes the best checkpoint so far.
+    With `keep_best` a job that is cancelled writes the best checkpoint so far. With `forest` a random forest is grown
+    on the same labels, measured on the same pixels and written beside the checkpoint.
     """
 
     checkpoint: str
@@ -295,15 +296,20 @@ class FinetuneJob:
     keep_best: bool = False
     overwrite: bool = False
     resume: bool = True
+    forest: bool = True
 
     kind: typing.ClassVar[str] = "finetune"
+
+    def forest_path(self) -> Optional[str]:
+        """Return where the random forest goes that is grown for comparison, or None where none is."""
+        return os.path.splitext(self.output)[0] + ".forest.safetensors" if self.forest and self.output else None
 
     def unfinished_paths(self) -> list[str]:
         """Return the files in which unfinished work lies; whoever kills the engine removes them."""
         if self.plan_only:
             return []
-        report = [self.report + ".part"] if self.report else []
-        return report + [self.output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
+        beside = [path + ".part" for path in (self.report, self.forest_path()) if path]
+        return beside + [self.output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
 
     def check(self) -> None:
         """Raise UsageError for values that no checkpoint and no labels could make right."""

@@ -99,7 +99,7 @@ def _incomplete(problem: ImportError) -> LacunaError:
     """Return the error for a package that the interpreter lacks or cannot load."""
     package = (problem.name or "").partition(".")[0]
     python = f"The engine's Python, {sys.executable} ({platform.python_version()}),"
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [called for name, called in PACKAGES.items() if importlib.util.find_spec(name) is None]
     if missing:
         text = f"{python} lacks {', '.join(missing)}."
         install = f"Install what is missing: {sys.executable} -m pip install {' '.join(missing)}"

@@ -3,5 +3,13 @@
 
 __version__ = "0.1.0"
 
-# As they are imported; `pyproject.toml` says from which version on.
-PACKAGES = ("torch", "rasterio", "numpy", "safetensors", "pyogrio", "shapely")
+# What they are called in an import, and by pip; `pyproject.toml` says from which version on.
+PACKAGES = {
+    "torch": "torch",
+    "rasterio": "rasterio",
+    "numpy": "numpy",
+    "safetensors": "safetensors",
+    "pyogrio": "pyogrio",
+    "shapely": "shapely",
+    "sklearn": "scikit-learn",
+}

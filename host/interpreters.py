@@ -93,7 +93,8 @@ class Report:
             found = "; ".join(f"{name} ({fault})" for name, fault in self.faults.items())
             raise LacunaError(
                 "engine-incomplete",
-                f"The engine needs {', '.join(PACKAGES)}; in {self.interpreter.path} there is no usable {found}.",
+                f"The engine needs {', '.join(PACKAGES.values())}; in {self.interpreter.path} there is no usable "
+                f"{found}.",
                 HOW_TO_GET_ONE,
             )
 
@@ -149,7 +150,7 @@ def own_pythons() -> Iterator[str]:
 
 def require(interpreter: Interpreter) -> None:
     """Raise LacunaError if `interpreter` does not start, is too old or lacks a package; imports none of them (fast)."""
-    _probe(interpreter, "quick", PACKAGES, QUICK_SECONDS).raise_faults()
+    _probe(interpreter, "quick", tuple(PACKAGES), QUICK_SECONDS).raise_faults()
 
 
 def check(interpreter: Interpreter) -> Report:
@@ -158,7 +159,7 @@ def check(interpreter: Interpreter) -> Report:
     Raises:
         LacunaError: `engine-missing` if it does not start or does not answer in time.
     """
-    return _probe(interpreter, "whole", PACKAGES, CHECK_SECONDS)
+    return _probe(interpreter, "whole", tuple(PACKAGES), CHECK_SECONDS)
 
 
 def clean_environment() -> dict[str, str]:

@@ -8,7 +8,9 @@ from typing import Any, Optional
 from qgis.core import (
     QgsProcessingContext,
     QgsProcessingFeedback,
+    QgsProcessingOutputFile,
     QgsProcessingOutputNumber,
+    QgsProcessingParameterBoolean,
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
@@ -38,6 +40,9 @@ class FinetuneAlgorithm(LabelledAlgorithm):
     REPORT = "REPORT"
     MIOU_BEFORE = "MIOU_BEFORE"
     MIOU = "MIOU"
+    FOREST = "FOREST"
+    FOREST_OUTPUT = "FOREST_OUTPUT"
+    MIOU_FOREST = "MIOU_FOREST"
     UNIT = "epochs"
 
     def name(self) -> str:
@@ -66,6 +71,8 @@ class FinetuneAlgorithm(LabelledAlgorithm):
             "<p><b>Strategy</b>: how often each scenario is trained; by default all alike, with <i>latent</i> by how "
             "far they move the latent. <b>Weights</b> are probabilities for the strategy <i>weights</i>, one for each "
             "scenario, ordered by size, then as in the card. <b>Method</b>: what is trained.</p>"
+            "<p>A random forest is grown on the same labels and written beside the new checkpoint: where it is better, "
+            "take it instead. It is a checkpoint like any other.</p>"
             "<p><b>Settings</b>: a TOML file as for the command <code>lacuna finetune --config</code>.</p>"
         )
         return what + self.labels_help() + how + self.scene_help()
@@ -90,6 +97,7 @@ class FinetuneAlgorithm(LabelledAlgorithm):
                 self.choose(self.LATENT_PRESET, tr("Preset of the strategy latent"), PRESETS, "default"),
                 self.seed(tr("Seed of all draws")),
                 QgsProcessingParameterFile(self.CONFIG, tr("Settings (TOML)"), extension="toml", optional=True),
+                QgsProcessingParameterBoolean(self.FOREST, tr("Grow a random forest to compare with"), True),
             )
         )
         checkpoints = tr("Checkpoints") + " (*.safetensors)"
@@ -99,6 +107,8 @@ class FinetuneAlgorithm(LabelledAlgorithm):
         )
         self.addOutput(QgsProcessingOutputNumber(self.MIOU_BEFORE, tr("Mean mIoU of the scenarios before")))
         self.addOutput(QgsProcessingOutputNumber(self.MIOU, tr("Mean mIoU of the scenarios")))
+        self.addOutput(QgsProcessingOutputFile(self.FOREST_OUTPUT, tr("Random forest on the same labels")))
+        self.addOutput(QgsProcessingOutputNumber(self.MIOU_FOREST, tr("Mean mIoU of the random forest")))
 
     def draft(self, parameters: dict[str, Any], context: QgsProcessingContext, exports: Exports) -> FinetuneJob:
         """Return the job, without its outputs."""
@@ -116,6 +126,7 @@ class FinetuneAlgorithm(LabelledAlgorithm):
             seed=self.number(parameters, self.SEED, context) or 0,
             epochs=self.number(parameters, self.EPOCHS, context),
             device=self.device(parameters, context),
+            forest=self.parameterAsBool(parameters, self.FOREST, context),
             overwrite=True,
             **self.data(parameters, context, exports),
         )
@@ -136,7 +147,12 @@ class FinetuneAlgorithm(LabelledAlgorithm):
             feedback.pushInfo(tr("{}: {} before, {} now").format(" + ".join(item["available"]), *pair))
         pair = [_score(result["miou_before"]), _score(result["miou"])]
         feedback.pushInfo(tr("Mean: {} before, {} now").format(*pair))
+        forest = result["forest"] or {}
+        for item in forest.get("scores", ()):
+            feedback.pushInfo(tr("{}: random forest {}").format(" + ".join(item["available"]), _score(item["miou"])))
         found = {
+            self.FOREST_OUTPUT: forest.get("checkpoint"),
+            self.MIOU_FOREST: forest.get("miou"),
             self.OUTPUT: result["checkpoint"],
             self.REPORT: result["report"],
             self.MIOU_BEFORE: result["miou_before"],

@@ -13,7 +13,7 @@ place=.cache/compat
 python=/usr/bin/python3
 system='qgis python3-qgis qgis-providers python3-venv'
 tests='python3-pytest python3-pytestqt python3-pytest-timeout python3-hypothesis python3-pil'
-engine='python3-torch python3-rasterio python3-safetensors python3-pyogrio python3-shapely'
+engine='python3-torch python3-rasterio python3-safetensors python3-pyogrio python3-shapely python3-sklearn'
 
 say() { printf 'compat: %s\n' "$*"; }
 

@@ -21,11 +21,14 @@ _BETTER_ON_DARK, _WORSE_ON_DARK = SKY, "#ff8c42"
 _NOTHING = 0.0005
 _CHANGE = 3
 
-Row = tuple[str, Optional[float], Optional[float]]
+Row = tuple[str, Optional[float], Optional[float], Optional[float]]
 
 
 class ComparisonTable(QWidget):
-    """Two tables: mIoU by scenario, and below it IoU by class in the scenario that is selected above."""
+    """Two tables: mIoU by scenario, and below it IoU by class in the scenario that is selected above.
+
+    Where a random forest was grown on the same labels its figures stand beside those of the network.
+    """
 
     def __init__(self, parent: Optional[QWidget] = None) -> None:
         super().__init__(parent)
@@ -33,6 +36,7 @@ class ComparisonTable(QWidget):
         self._classes: list[str] = []
         self._before: list[dict[str, Any]] = []
         self._after: list[dict[str, Any]] = []
+        self._forest: list[dict[str, Any]] = []
         self.scenarioTable, self.classTable = (NumberTable(self, most_rows=20) for _ in range(2))
         self.comparisonLayout.insertWidget(0, self.scenarioTable)
         self.comparisonLayout.addWidget(self.classTable)
@@ -46,11 +50,14 @@ class ComparisonTable(QWidget):
         before = {tuple(item["available"]): item for item in result["before"]}
         self._after = result["after"]
         self._before = [before.get(tuple(item["available"]), {}) for item in self._after]
+        forest = result.get("forest") or {}
+        grown = {tuple(item["available"]): item for item in forest.get("scores", ())}
+        self._forest = [grown.get(tuple(item["available"]), {}) for item in self._after] if grown else []
         rows = [
-            (" + ".join(new["available"]), old.get("miou"), new.get("miou"))
-            for old, new in zip(self._before, self._after)
+            (" + ".join(new["available"]), old.get("miou"), new.get("miou"), own.get("miou"))
+            for old, new, own in zip(self._before, self._after, self._forest or [{}] * len(self._after))
         ]
-        rows.append((tr("mean of all"), result["miou_before"], result["miou"]))
+        rows.append((tr("mean of all"), result["miou_before"], result["miou"], forest.get("miou")))
         self._fill(self.scenarioTable, tr("mIoU by scenario"), rows)
         self.scenarioTable.selectRow(len(self._after) - 1)
         self._show_classes()
@@ -61,19 +68,22 @@ class ComparisonTable(QWidget):
         chosen = next(iter(rows), -1)
         if not 0 <= chosen < len(self._after):
             return
-        old, new = (item[chosen].get("iou") or [None] * len(self._classes) for item in (self._before, self._after))
+        nothing: list[Optional[float]] = [None] * len(self._classes)
+        tables = (self._before, self._after, self._forest or [{}] * len(self._after))
+        old, new, own = (table[chosen].get("iou") or nothing for table in tables)
         name = " + ".join(self._after[chosen]["available"])
         self.classLabel.setText(tr("With {} (select another line above):").format(name))
-        self._fill(self.classTable, tr("IoU by class"), list(zip(self._classes, old, new)))
+        self._fill(self.classTable, tr("IoU by class"), list(zip(self._classes, old, new, own)))
 
     def _fill(self, table: NumberTable, title: str, rows: Sequence[Row]) -> None:
         """Fill a table with names, figures before and after, and what has changed, in colour."""
-        changes = [None if before is None or after is None else after - before for _, before, after in rows]
+        changes = [None if before is None or after is None else after - before for _, before, after, _ in rows]
         cells = [
-            [Cell(name), fraction(before), fraction(after), Cell(change, _words(change))]
-            for (name, before, after), change in zip(rows, changes)
+            [Cell(name), fraction(before), fraction(after), Cell(change, _words(change)), fraction(forest)]
+            for (name, before, after, forest), change in zip(rows, changes)
         ]
-        table.show_rows([title, tr("before"), tr("after"), tr("change")], cells)
+        head, wide = [title, tr("before"), tr("after"), tr("change"), tr("forest")], 5 if self._forest else 4
+        table.show_rows(head[:wide], [line[:wide] for line in cells])
         for row, change in enumerate(changes):
             if change is not None and abs(change) >= _NOTHING:
                 table.item(row, _CHANGE).setForeground(self._color(change > 0))

@@ -101,6 +101,7 @@ class FinetunePage(JobPage):
         self.parentButton.clicked.connect(lambda: self.set_checkpoint(self.state.parent))
         self.keepButton.clicked.connect(self.keep_best)
         self.useButton.clicked.connect(lambda: self.checkpoint_made.emit(self.state.result))
+        self.forestButton.clicked.connect(lambda: self.checkpoint_made.emit(self.state.forest))
         self.reportButton.clicked.connect(self._open_report)
 
     def shut(self) -> None:
@@ -182,7 +183,7 @@ class FinetunePage(JobPage):
         if not stem:
             return []
         adapters = [stem + ".lora.safetensors"] if self.training.keeps_apart() else []
-        return [self._output(), stem + ".html", *adapters]
+        return [self._output(), stem + ".html", stem + ".forest.safetensors", *adapters]
 
     def _key(self) -> str:
         """Return all that decides the plan, as text."""
@@ -356,10 +357,13 @@ class FinetunePage(JobPage):
     def _finish(self, job: FinetuneJob, result: dict[str, Any]) -> None:
         """Show what was gained and what can be done with it."""
         self.state.result, self.state.report = result["checkpoint"], result.get("report") or ""
-        Settings().add_recent_checkpoint(self.state.result)
+        self.state.forest = (result.get("forest") or {}).get("checkpoint", "")
+        for path in filter(None, (self.state.forest, self.state.result)):
+            Settings().add_recent_checkpoint(path)
         self.comparison.show_result(result)
         say(self.resultLabel, result_words(result, job.checkpoint))
         self.reportButton.setEnabled(bool(self.state.report))
+        self.forestButton.setVisible(bool(self.state.forest))
         self.resultGroup.show()
         say(self.summaryLabel, tr("Done: {}").format(os.path.basename(self.state.result)))
         self._propose_output()

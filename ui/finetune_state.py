@@ -36,6 +36,7 @@ class FinetuneState:
         parent: the checkpoint that the chosen one was fine-tuned from, where it is at hand.
         result: the checkpoint that was made last.
         report: its report.
+        forest: the checkpoint of the random forest that was grown on the same labels.
     """
 
     doing: Doing = Doing.NOTHING
@@ -45,3 +46,4 @@ class FinetuneState:
     parent: str = ""
     result: str = ""
     report: str = ""
+    forest: str = ""

@@ -59,6 +59,23 @@ def default_output(checkpoint: str) -> str:
     return next(path for path in (os.path.join(folder, name) for name in names) if not os.path.exists(path))
 
 
+def forest_words(result: dict[str, Any]) -> list[str]:
+    """Return in which scenarios the random forest on the same labels is better than the network."""
+    forest = result.get("forest")
+    if not forest:
+        return []
+    own = {tuple(item["available"]): item["miou"] for item in result["after"]}
+    better = [
+        f"{' + '.join(item['available'])} ({item['miou']:.2f} : {own[tuple(item['available'])]:.2f})"
+        for item in forest["scores"]
+        if item["miou"] > own.get(tuple(item["available"]), 1.0)
+    ]
+    if not better:
+        return [tr("A random forest on the same labels is better nowhere.")]
+    words = tr("A random forest on the same labels is better with {}: take it where these are your inputs.")
+    return [words.format("; ".join(better))]
+
+
 def result_words(result: dict[str, Any], base: str) -> str:
     """Return what has come of a fine-tuning of the checkpoint `base`."""
     change = tr("Mean mIoU over the scenarios {:.3f}, before {:.3f}.").format(result["miou"], result["miou_before"])
@@ -70,7 +87,7 @@ def result_words(result: dict[str, Any], base: str) -> str:
     words = [change]
     if result["miou"] <= result["miou_before"]:
         words.append(tr("It is no better than before: keep the base, give more labels, or train longer."))
-    words += [ended, tr("Measured on {}.").format(result["scores_on"])]
+    words += [*forest_words(result), ended, tr("Measured on {}.").format(result["scores_on"])]
     if result.get("adapter"):
         words.append(tr("Adapters: {}.").format(os.path.basename(result["adapter"])))
     words.append(tr("The base {} is unchanged: you can always go back to it.").format(os.path.basename(base)))

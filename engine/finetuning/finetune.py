@@ -29,6 +29,7 @@ from .network import Regrouped, adapt_network, whole_tensors
 from .outcome import Outcome
 from .pictures import Gallery, choose_view
 from .plan import FinetunePlan
+from .rival import grow_rival, say_who_is_better
 from .strategy import choose_strategy
 from .task import Task, check_labels, choose_split, read_task
 
@@ -53,7 +54,7 @@ def finetune(job: FinetuneJob, reporter: Reporter) -> dict[str, Any]:
         with gdal_limits():
             return _run(task, model, device, reporter)[0]
     inputs = [path for entry in task.manifest.scenes for path in entry.files()]
-    outputs = [path for path in (job.output, job.report) if path]
+    outputs = [path for path in (job.output, job.report, job.forest_path()) if path]
     check_outputs(outputs, [*inputs, job.checkpoint, job.manifest, job.config], job.overwrite)
     with gdal_limits(), Unfinished([part_path(job.output)]).locked():
         try:
@@ -109,14 +110,20 @@ def _train(plan: FinetunePlan, base: SegmentationModel) -> tuple[dict[str, Any],
     validated = run.measure(VALIDATION, keep_logits=True)
     after = validated if region == VALIDATION else run.measure(region)
     outcome = Outcome(plan, progress, stopped, region, before, after, validated)
-    card, adapter = outcome.card(model), None
+    card, adapter, path = outcome.card(model), None, task.job.forest_path()
+    forest = None if path is None else grow_rival(plan, path, region, card.scores_on)
+    if forest is not None:
+        card.training["forest"] = {"scores": forest["scores"], "miou": forest["miou"]}
     if task.job.method == "lora" and task.settings.lora.keep_apart:
         adapter = os.path.splitext(task.job.output)[0] + ".lora.safetensors"
         save_adapters(adapter, small, whole, task.settings.lora, task.sha256, card)
     write_checkpoint(task.job.output, model, card, session.reporter)
     if gallery is not None:
         gallery.add("after", model)
-    return outcome.result(card, adapter), "" if gallery is None else gallery.html()
+    result = {**outcome.result(card, adapter), "forest": forest}
+    if forest is not None:
+        say_who_is_better(card.scores, forest, plan)
+    return result, "" if gallery is None else gallery.html()
 
 
 def _gallery(plan: FinetunePlan, region: int) -> Gallery | None:

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from ..errors import LacunaError
 from .base import SegmentationModel
 from .config import bad_config, checked
-from .names import MODULES as _MODULES
+from .names import FORESTS, MODULES
 
 M = TypeVar("M", bound=type[SegmentationModel])
 
+_MODULES = {**MODULES, **FORESTS}
 _CLASSES: dict[str, type[SegmentationModel]] = {}
 
 

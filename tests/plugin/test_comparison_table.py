@@ -57,6 +57,15 @@ def test_classes_of_the_full_scenario_come_first_and_of_the_one_clicked_next(tab
     ]
 
 
+def test_a_forest_on_the_same_labels_stands_beside_the_network(table):
+    assert table.scenarioTable.columnCount() == 4, "no column where none was grown"
+    grown = [case(["optical"], 0.7, 0.8, 0.6, None), case(["optical", "radar"], 0.3, 0.2, 0.4, None)]
+    table.show_result({**RESULT, "forest": {"scores": grown, "miou": 0.5}})
+    shown = [table.scenarioTable.item(row, 4).text() for row in range(3)]
+    assert shown == ["0.700", "0.300", "0.500"]
+    assert [table.classTable.item(row, 4).text() for row in range(3)] == ["0.200", "0.400", "-"]
+
+
 def test_changes_are_coloured(table):
     table.scenarioTable.selectRow(0)
     colors = [table.classTable.item(row, 3).foreground().color().name() for row in (0, 1)]

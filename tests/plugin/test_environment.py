@@ -24,7 +24,7 @@ def no_index(monkeypatch):
 
 def test_requirements_are_those_of_the_package():
     names = {item.split(">")[0].split(";")[0] for item in environment.requirements()}
-    assert set(PACKAGES) <= names
+    assert set(PACKAGES.values()) <= names
 
 
 @pytest.mark.parametrize(

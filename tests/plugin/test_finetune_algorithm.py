@@ -58,14 +58,17 @@ def test_parameters_and_outputs(processing):
     assert [item.name() for item in algorithm.parameterDefinitions()] == [
         "CHECKPOINT", *(f"MODALITY_{number}" for number in range(1, 7)), "LABELS", "FIELD", "LABELS_RASTER", "MANIFEST",
         "CLASS_MAP", "STRATEGY", "METHOD", "EPOCHS", "BANDS", "NODATA", "MASKS", "MERGE", "DROP", "WEIGHTS",
-        "LATENT_PRESET", "SEED", "CONFIG", "DEVICE", "OUTPUT", "REPORT",
+        "LATENT_PRESET", "SEED", "CONFIG", "FOREST", "DEVICE", "OUTPUT", "REPORT",
     ]  # fmt: skip
     optional = QgsProcessingParameterDefinition.Flag.FlagOptional
     required = [item.name() for item in algorithm.parameterDefinitions() if not item.flags() & optional]
-    assert required == ["CHECKPOINT", "OUTPUT"]
+    assert required == ["CHECKPOINT", "FOREST", "OUTPUT"], "and the forest is grown by default"
+    assert algorithm.parameterDefinition("FOREST").defaultValue() is True
     outputs = {item.name(): item.type() for item in algorithm.outputDefinitions()}
-    assert outputs == {"OUTPUT": "outputFile", "REPORT": "outputHtml", "MIOU_BEFORE": "outputNumber",
-                       "MIOU": "outputNumber"}  # fmt: skip
+    assert outputs == {
+        "OUTPUT": "outputFile", "REPORT": "outputHtml", "MIOU_BEFORE": "outputNumber", "MIOU": "outputNumber",
+        "FOREST_OUTPUT": "outputFile", "MIOU_FOREST": "outputNumber",
+    }  # fmt: skip
     assert algorithm.parameterDefinition("FIELD").parentLayerParameterName() == "LABELS"
     assert algorithm.shortHelpString()
 
@@ -88,7 +91,12 @@ def test_a_new_checkpoint_with_its_worth(processing, request_, tmp_path, checkpo
     assert f"Mean: {result['MIOU_BEFORE']:.3f} before, {result['MIOU']:.3f} now" in said
     assert any("Snow or ice" in text for text in listener.warnings)
     assert listener.progressed == sorted(listener.progressed) and listener.progressed[-1] == 100
-    assert {path.name for path in tmp_path.iterdir()} == {"in", "tuned.html", "tuned.safetensors"}
+    names = {"in", "tuned.html", "tuned.safetensors", "tuned.forest.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    forest = read_card(result["FOREST_OUTPUT"])
+    assert forest.architecture["name"] == "forest"
+    mean = sum(item["miou"] for item in forest.scores) / len(forest.scores)
+    assert result["MIOU_FOREST"] == pytest.approx(mean, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -246,7 +246,20 @@ def test_polygons_drawn_on_the_map_make_a_better_checkpoint(
     assert dock.segment_page.card.scores == card.scores
     check_lineage(page, made, checkpoint, qtbot)
     assert bands(canvas) == [], "another page is shown"
+    check_forest(dock, result, qtbot)
     dock.shut()
+
+
+def check_forest(dock, result, qtbot):
+    """Take the forest that was grown on the same labels instead."""
+    page, forest = dock.finetune_page, result["forest"]
+    assert page.comparison.scenarioTable.item(0, 4).text() == f"{forest['scores'][0]['miou']:.3f}"
+    assert "random forest on the same labels" in page.resultLabel.text()
+    dock.pages.setCurrentWidget(page)
+    click(qtbot, page.forestButton)
+    assert dock.pages.currentWidget() is dock.segment_page
+    assert dock.segment_page.inputs.checkpoint() == forest["checkpoint"]
+    assert dock.segment_page.card.architecture["name"] == "forest"
 
 
 def check_report(page, made, monkeypatch, qtbot):
@@ -368,7 +381,7 @@ def test_a_class_raster_trains_at_once_and_the_best_so_far_is_kept(page, tmp_pat
     assert waited.args[0]["stopped"] == "asked"
     assert "stopped as asked" in page.resultLabel.text()
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"mine.safetensors", "mine.html"}
+    assert names == {"mine.safetensors", "mine.html", "mine.forest.safetensors"}
     assert page.comparison.classTable.rowCount() == 5
 
 
@@ -418,7 +431,7 @@ def test_the_same_choices_go_on_after_a_broken_training(labelled, kept, tmp_path
         click(qtbot, page.startButton)
     assert page.curves.loss[0][0] > 1, "the first epoch was not trained again"
     assert waited.args[0]["epochs"] == 3
-    assert {path.name for path in tmp_path.iterdir()} == {"mine.safetensors", "mine.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.safetensors", "mine.html", "mine.forest.safetensors"}
 
 
 def test_too_few_labels_are_refused_with_the_count(page, fields, sample, qtbot):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyogrio.raw
 import pytest
+import rasterio
 import safetensors.torch
 import shapely
 import torch
@@ -25,7 +26,7 @@ from lacuna.engine.errors import CancelledError, LacunaError, UsageError
 from lacuna.engine.events import Reporter
 from lacuna.engine.finetuning.finetune_settings import read_settings
 from lacuna.engine.finetuning.lora import apply_adapters
-from lacuna.engine.jobs import FinetuneJob, SourceSpec
+from lacuna.engine.jobs import FinetuneJob, SegmentJob, SourceSpec
 from lacuna.engine.run import run
 from lacuna.engine.runtime import outputs
 from lacuna.engine.training import state
@@ -84,7 +85,9 @@ def make(tmp_path, checkpoint, world):
         path = tmp_path / "tune.toml"
         path.write_text(config)
         sources = {name: SourceSpec(world[name]) for name in modalities}
-        start = {"labels": world["labels"], "strategy": "uniform", "epochs": 3, "device": "cpu", "config": str(path)}
+        # The forest is asked for by the tests that are about it alone.
+        start = {"labels": world["labels"], "strategy": "uniform", "epochs": 3, "device": "cpu", "forest": False}
+        start["config"] = str(path)
         if "manifest" in values:
             sources, start["labels"] = {}, None
         job = FinetuneJob(checkpoint, str(tmp_path / output), sources, **{**start, **values})
@@ -646,3 +649,42 @@ def test_other_networks_are_tuned_too_with_a_class_more(make_checkpoint, make, h
     assert [item["name"] for item in result["classes"]] == ["class 1", "class 2", "class 5", "new"]
     assert result["plan"]["strategy"]["own_draws"] is False
     assert load(result["checkpoint"])
+
+
+def test_a_forest_is_grown_on_the_same_labels_and_measured_on_the_same_pixels(tune, heard, world, tmp_path):
+    report = str(tmp_path / "report.html")
+    result = tune(epochs=1, forest=True, report=report)
+    path = str(tmp_path / "tuned.forest.safetensors")
+    forest, card = result["forest"], read_card(path)
+    assert forest["checkpoint"] == path and forest["scores"] == card.scores
+    assert [item["pixels"] for item in forest["scores"]] == [item["pixels"] for item in result["after"]]
+    assert card.scores_on == result["scores_on"]
+    assert forest["miou"] > 0.9, "every modality tells the classes"
+    assert read_card(result["checkpoint"]).training["forest"]["scores"] == card.scores
+    assert any("random forest on the same labels does better in 3 of 3" in text for text in texts(heard[1]))
+    assert "random forest" in Path(report).read_text()
+    # It is a checkpoint like any other.
+    job = SegmentJob(
+        path, {"height": SourceSpec(world["height"])}, str(tmp_path / "map.tif"), evidence=str(tmp_path / "e.tif")
+    )
+    mapped = run(job, heard[0])["summary"]
+    assert [item["available"] for item in mapped["scenarios"]] == [["height"]]
+    with rasterio.open(tmp_path / "map.tif") as dataset, rasterio.open(world["labels"]) as labels:
+        assert (dataset.read() == labels.read()).mean() > 0.9
+
+
+def test_the_same_labels_grow_the_same_forest(tune):
+    first, second = (tune(epochs=1, forest=True, output=f"{name}.safetensors")["forest"] for name in "ab")
+    assert same(first["checkpoint"], second["checkpoint"])
+
+
+def test_without_a_forest_none_is_written(tune, tmp_path):
+    assert tune(epochs=1)["forest"] is None
+    assert not list(tmp_path.glob("*.forest.*"))
+
+
+def test_a_forest_that_is_there_is_not_replaced_unasked(make, heard, tmp_path):
+    (tmp_path / "tuned.forest.safetensors").write_text("mine")
+    with pytest.raises(LacunaError) as caught:
+        run(make(epochs=1, forest=True), heard[0])
+    assert caught.value.code == "output-exists"

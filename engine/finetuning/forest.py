@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Grow the random forests that a fine-tuning is measured against, on the same labels, scenarios and split.
+
+scikit-learn grows the trees; what is kept of them are plain arrays. The settings are those that an analyst would get
+from a plugin that trains forests: 100 trees, unpruned, the square root of the features tried at each node, on bands
+with means and deviations in windows of 3, 7 and 15 pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
+from torch import Tensor
+
+from ..checkpoint.card import Scenario
+from ..data.labelled_scenes import LabelledScene
+from ..data.splits import TRAIN
+from ..models.forest import HIGHEST, Forest, ForestConfig, Trees, strips_of_features
+from ..training.session import Session
+
+TREES = 100
+WINDOWS = (3, 7, 15)
+# Labelled pixels that one forest is grown on, drawn alike from all there are: more cost time and change little.
+MOST_PIXELS = 20_000
+_TILE = 256
+_LEAST = 2
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Features (N, F) of labelled pixels by modality, where it is valid (N), and their classes (N)."""
+
+    features: dict[str, np.ndarray]
+    valid: dict[str, np.ndarray]
+    labels: np.ndarray
+
+
+def grow_forest(session: Session, order: Sequence[Scenario]) -> tuple[Forest, list[Scenario]]:
+    """Return forests for the scenarios that training pixels allow, and which these are.
+
+    Args:
+        session: the scenes, divided and prepared.
+        order: the scenarios wanted.
+
+    Raises:
+        CancelledError: when asked to stop.
+    """
+    samples, grown = gather_samples(session), {}
+    for number, scenario in enumerate(order):
+        session.reporter.check()
+        held = np.all([samples.valid[name] for name in scenario], axis=0)
+        if len(np.unique(samples.labels[held])) < _LEAST:
+            continue
+        features = np.concatenate([samples.features[name][held] for name in scenario], axis=1)
+        # As many trees at once as there are cores; which trees they are does not depend on it.
+        forest = RandomForestClassifier(TREES, random_state=session.seed, n_jobs=-1)
+        grown[scenario] = forest.fit(features, samples.labels[held])
+        session.reporter.progress(number + 1, len(order), "forests")
+    channels = {item.name: len(item.bands) for item in session.modalities}
+    return assemble(grown, channels, len(session.classes)), list(grown)
+
+
+def gather_samples(session: Session) -> _Samples:
+    """Return the features of the labelled training pixels of all scenes, of so many at most as `MOST_PIXELS` says."""
+    rng = np.random.default_rng(session.seed)
+    total = int(session.counts[TRAIN].sum())
+    share = min(1.0, MOST_PIXELS / max(total, 1))
+    pieces: list[_Samples] = []
+    for scene in session.scenes:
+        chosen = np.flatnonzero((scene.region == TRAIN) & (scene.labels >= 0))
+        chosen = np.sort(rng.choice(chosen, round(share * len(chosen)), replace=False))
+        if len(chosen):
+            pieces += _of_scene(scene, chosen, session)
+    return _Samples(
+        {name: np.concatenate([piece.features[name] for piece in pieces]) for name in pieces[0].features},
+        {name: np.concatenate([piece.valid[name] for piece in pieces]) for name in pieces[0].valid},
+        np.concatenate([piece.labels for piece in pieces]),
+    )
+
+
+def _of_scene(scene: LabelledScene, chosen: np.ndarray, session: Session) -> list[_Samples]:
+    """Return the samples at flat positions `chosen` in the window of a scene, tile by tile."""
+    top, left, height, width = scene.window
+    rows, columns = np.divmod(chosen, width)
+    found = []
+    for row in range(0, height, _TILE):
+        for column in range(0, width, _TILE):
+            inside = (rows // _TILE == row // _TILE) & (columns // _TILE == column // _TILE)
+            if inside.any():
+                session.reporter.check()
+                places = rows[inside] - row, columns[inside] - column
+                labels = scene.labels[rows[inside], columns[inside]]
+                found.append(_of_tile(scene, (top + row, left + column), places, labels, session))
+    return found
+
+
+def _of_tile(
+    scene: LabelledScene,
+    origin: tuple[int, int],
+    places: tuple[np.ndarray, np.ndarray],
+    labels: np.ndarray,
+    session: Session,
+) -> _Samples:
+    """Return the samples at `places` (rows, columns) of the tile that begins at `origin` in the scene's grid."""
+    edge = max(WINDOWS) // 2
+    layers = scene.read(origin[0] - edge, origin[1] - edge, _TILE + 2 * edge, _TILE + 2 * edge)
+    rows, columns = places[0] + edge, places[1] + edge
+    features, valid = {}, {}
+    for item in session.modalities:
+        count = len(item.bands) * (1 + 2 * len(WINDOWS))
+        features[item.name] = np.zeros((len(labels), count), np.float32)
+        valid[item.name] = np.zeros(len(labels), bool)
+        if item.name in layers:
+            valid[item.name] = layers[item.name].valid[rows, columns]
+            strips = strips_of_features([torch.from_numpy(layers[item.name].values)], WINDOWS)
+            features[item.name] = _picked(strips, rows, columns)
+    return _Samples(features, valid, labels)
+
+
+def _picked(strips: Iterable[Tensor], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the features (N, F) at `rows` and `columns` of the image whose strips are given."""
+    found, first = [], 0
+    for strip in strips:
+        here = (rows >= first) & (rows < first + strip.shape[1])
+        found.append((np.flatnonzero(here), strip[:, rows[here] - first, columns[here]].T.numpy()))
+        first += strip.shape[1]
+    order = np.argsort(np.concatenate([places for places, _ in found]), kind="stable")
+    return np.concatenate([features for _, features in found])[order]
+
+
+def assemble(grown: Mapping[Scenario, RandomForestClassifier], channels: Mapping[str, int], classes: int) -> Forest:
+    """Return the forests of all scenarios, equally many trees in each, as one model."""
+    keys = {scenario: "+".join(scenario) for scenario in grown}
+    trees = {keys[scenario]: [item.tree_ for item in forest.estimators_] for scenario, forest in grown.items()}
+    config = ForestConfig(
+        list(WINDOWS),
+        max((len(items) for items in trees.values()), default=1),
+        {key: sum(tree.node_count for tree in items) for key, items in trees.items()},
+        {key: max(tree.max_depth for tree in items) for key, items in trees.items()},
+    )
+    model = Forest(channels, classes, config)
+    for scenario, forest in grown.items():
+        _fill(model.trees_of(scenario), forest)
+    return model.eval()
+
+
+def _fill(trees: Trees, forest: RandomForestClassifier) -> None:
+    """Copy the trees that scikit-learn has grown; see `Trees` for their form."""
+    first = 0
+    known = forest.classes_.astype(int)
+    for number, item in enumerate(forest.estimators_):
+        count = item.tree_.node_count
+        order, place = _breadth_first(item)
+        inner = item.tree_.children_left[order] >= 0
+        nodes = slice(first, first + count)
+        trees.roots[number] = first
+        trees.feature[nodes] = torch.from_numpy(np.where(inner, item.tree_.feature[order], 0).astype(np.int32))
+        trees.threshold[nodes] = torch.from_numpy(np.where(inner, _below(item.tree_.threshold[order]), HIGHEST)).float()
+        children = np.where(inner, place[item.tree_.children_left[order]], np.arange(count))
+        trees.child[nodes] = torch.from_numpy((first + children).astype(np.int32))
+        shares = np.zeros((count, trees.shares.shape[1]))
+        shares[:, known] = item.tree_.value[order, 0]
+        trees.shares[nodes] = torch.from_numpy(np.rint(255 * shares * ~inner[:, None]).astype(np.uint8))
+        first += count
+
+
+def _breadth_first(tree: DecisionTreeClassifier) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nodes of a tree in an order in which the children of a node are neighbours, and the place of each."""
+    left, right = tree.tree_.children_left, tree.tree_.children_right
+    order = [np.array([0])]
+    while len(order[-1]):
+        parents = order[-1][left[order[-1]] >= 0]
+        order.append(np.stack([left[parents], right[parents]], axis=1).ravel())
+    nodes = np.concatenate(order)
+    return nodes, np.argsort(nodes)
+
+
+def _below(thresholds: np.ndarray) -> np.ndarray:
+    """Return the largest float32 that is not above each of `thresholds`: features of float32 fall on the same side."""
+    single = thresholds.astype(np.float32)
+    return np.where(single > thresholds, np.nextafter(single, np.float32(-np.inf)), single)

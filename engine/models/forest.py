@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A random forest for each scenario, on bands and their means and deviations in windows: what a network must beat.
+
+Breiman 2001, "Random Forests", doi:10.1023/A:1010933404324. The trees are arrays in the checkpoint like any weights;
+`finetuning.forest` grows them. A forest answers in every scenario it was grown for, and each has trees of its own, so
+that a modality outside the scenario enters nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import LacunaError
+from .base import SegmentationModel, TrainingSettings, reference_size
+from .config import bad_config
+from .containers import ModuleDictOf
+from .grids import to_reference
+from .registry import register
+
+# Numbers that the features of a strip of pixels may take together: memory stays small however many bands there are.
+_NUMBERS = 2**24
+_TREES_AT_ONCE = 8
+# Probabilities below this count as this much in the logits: a class that no tree has seen is not impossible.
+_LEAST = 1e-3
+# What no feature is above; checkpoints hold finite numbers alone.
+HIGHEST = torch.finfo(torch.float32).max
+
+
+@dataclass(frozen=True)
+class ForestConfig:
+    """What decides the shapes of the arrays.
+
+    Attributes:
+        windows: sides of the windows, odd, in pixels of the reference grid.
+        trees: trees of each scenario.
+        nodes: for each scenario, its modalities joined by +, the number of nodes of all its trees.
+        depths: for each of them the depth of its deepest tree.
+    """
+
+    windows: list[int] = field(default_factory=lambda: [3, 7, 15])
+    trees: int = 1
+    nodes: dict[str, int] = field(default_factory=dict)
+    depths: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.windows or any(side < 1 or side % 2 == 0 for side in self.windows):
+            raise ValueError(f"windows is {self.windows}, expected odd numbers of pixels")
+        if self.trees < 1 or any(count < self.trees for count in self.nodes.values()):
+            raise ValueError(f"trees is {self.trees} and nodes {self.nodes}, expected at least one node a tree")
+        if set(self.nodes) != set(self.depths) or any(not 0 <= depth <= 64 for depth in self.depths.values()):
+            raise ValueError(f"depths is {self.depths}, expected one of 0 to 64 for each of {', '.join(self.nodes)}")
+
+
+class Trees(nn.Module):
+    """The trees of one scenario, their nodes in one list.
+
+    Node i asks whether feature `feature[i]` is above `threshold[i]`: if not, `child[i]` comes next, else the node after
+    that. A leaf is its own child and asks what nothing can be above.
+
+    Args:
+        nodes: how many there are.
+        trees: how many trees.
+        classes: number of classes K.
+        depth: of the deepest tree.
+    """
+
+    feature: Tensor
+    threshold: Tensor
+    child: Tensor
+    shares: Tensor
+    roots: Tensor
+
+    def __init__(self, nodes: int, trees: int, classes: int, depth: int) -> None:
+        super().__init__()
+        self.depth = depth
+        self.register_buffer("feature", torch.zeros(nodes, dtype=torch.int32))
+        self.register_buffer("threshold", torch.full((nodes,), HIGHEST))
+        self.register_buffer("child", torch.arange(nodes, dtype=torch.int32))
+        # Shares of the classes in a leaf, in steps of 1 / 255; of other nodes 0.
+        self.register_buffer("shares", torch.zeros(nodes, classes, dtype=torch.uint8))
+        self.register_buffer("roots", torch.zeros(trees, dtype=torch.int32))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the mean shares of the classes (K, N) over all trees for `features` (F, N)."""
+        count = features.shape[1]
+        flat, places = features.reshape(-1), torch.arange(count, device=features.device)
+        total = torch.zeros(count, self.shares.shape[1], device=features.device)
+        for roots in self.roots.split(_TREES_AT_ONCE):
+            node = roots.long()[:, None].expand(-1, count)
+            for _ in range(self.depth):
+                asked = flat[self.feature[node].long() * count + places]
+                node = self.child[node].long() + (asked > self.threshold[node])
+            total += self.shares[node].float().sum(0)
+        return (total / (255.0 * len(self.roots))).T
+
+
+@register("forest")
+class Forest(SegmentationModel):
+    """Random forests, one a scenario.
+
+    Its features look at `max(windows) // 2` pixels around each pixel; what lies beyond the tile counts as 0, the mean,
+    as what lies beyond the scene does. Nothing of it is trained by gradients.
+    """
+
+    Config = ForestConfig
+    output_stride = 1
+
+    def __init__(self, modalities: Mapping[str, int], classes: int, config: ForestConfig) -> None:
+        super().__init__(modalities, classes, config)
+        self.margin = max(config.windows) // 2
+        strange = [key for key in config.nodes if not set(key.split("+")) <= set(modalities)]
+        if strange:
+            known = f"Its modalities are {', '.join(modalities)}."
+            raise bad_config("architecture forest", f"has trees for {strange[0]}, which is no scenario", known)
+        self.scenarios: ModuleDictOf[Trees] = ModuleDictOf(
+            {
+                self._key(key.split("+")): Trees(count, config.trees, classes, config.depths[key])
+                for key, count in config.nodes.items()
+            }
+        )
+
+    def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
+        """Return the logits, logarithms of the shares of the classes; see `SegmentationModel.forward`."""
+        names, size = self.present(images), reference_size(images, size)
+        trees = self.trees_of(names)
+        placed = [_placed(images[name].float(), size) for name in names]
+        return torch.stack([self._classify(trees, maps) for maps in zip(*placed)])
+
+    def trees_of(self, scenario: Sequence[str]) -> Trees:
+        """Return the trees of a scenario; LacunaError `unsupported-scenario` where none were grown for it."""
+        key = self._key(scenario)
+        if key not in self.scenarios:
+            text = f"The forest was not grown for {' + '.join(scenario)}."
+            raise LacunaError("unsupported-scenario", text, "Grow one on data that has these modalities.")
+        return self.scenarios[key]
+
+    def latent(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
+        """Raise LacunaError `not-trainable`: a forest has no latent."""
+        raise _no_network("has no latent to compare scenarios by")
+
+    def losses(
+        self,
+        images: Mapping[str, Tensor],
+        target: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        class_weights: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Raise LacunaError `not-trainable`: a forest is grown, not trained."""
+        raise _no_network("is not trained step by step")
+
+    @classmethod
+    def settings(cls, preset: str = "default") -> TrainingSettings:
+        """Raise LacunaError `not-trainable`."""
+        raise _no_network("is not trained step by step")
+
+    @classmethod
+    def preset_config(cls, preset: str = "default") -> dict[str, Any]:
+        """Raise LacunaError `not-trainable`."""
+        raise _no_network("is not trained step by step")
+
+    def _key(self, names: Sequence[str]) -> str:
+        """Return the name of the module of a scenario."""
+        return "s_" + "_".join(str(index) for index, name in enumerate(self.modalities) if name in names)
+
+    def _classify(self, trees: Trees, images: Sequence[Tensor]) -> Tensor:
+        """Return the logits (K, H, W) of the images (C, H, W) of a scenario's modalities."""
+        strips = strips_of_features(images, self.model_config.windows)
+        shares = [trees(features.flatten(1)) for features in strips]
+        return torch.cat(shares, 1).clamp(min=_LEAST).log().unflatten(1, tuple(images[0].shape[1:]))
+
+
+def _placed(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return an image (B, C, h, w) on the reference grid of `size`."""
+    return to_reference(image, (image.shape[-2], image.shape[-1]), size, 1)
+
+
+def strips_of_features(images: Sequence[Tensor], windows: Sequence[int]) -> Iterator[Tensor]:
+    """Yield the features (F, h, W) of strips of images (C, H, W) of one size, from top to bottom; memory is bounded.
+
+    They are for one image after the other its bands, then for each side of `windows` their means and their standard
+    deviations. What lies beyond an image counts as 0.
+    """
+    edge = max(windows) // 2
+    padded = [F.pad(image[None], (edge, edge, edge, edge))[0] for image in images]
+    bands, (height, width) = sum(len(image) for image in images), images[0].shape[1:]
+    rows = max(1, _NUMBERS // (bands * (1 + 2 * len(windows)) * width))
+    for first in range(0, height, rows):
+        below = min(first + rows, height) + 2 * edge
+        yield torch.cat([window_features(image[:, first:below], windows) for image in padded])
+
+
+def window_features(padded: Tensor, windows: Sequence[int]) -> Tensor:
+    """Return the features (F, h, w) of an image (C, h + 2e, w + 2e); e is half the largest window, cut off here."""
+    edge = max(windows) // 2
+    height, width = padded.shape[1] - 2 * edge, padded.shape[2] - 2 * edge
+    found = [padded[:, edge : edge + height, edge : edge + width]]
+    squares = padded.square()
+    for side in windows:
+        skip = edge - side // 2
+        inner = slice(skip, skip + height + side - 1), slice(skip, skip + width + side - 1)
+        mean, square = (F.avg_pool2d(x[(slice(None), *inner)][None], side, 1)[0] for x in (padded, squares))
+        found += [mean, (square - mean.square()).clamp(min=0).sqrt()]
+    return torch.cat(found)
+
+
+def _no_network(what: str) -> LacunaError:
+    hint = "Fine-tune the checkpoint that it was grown beside; a forest is grown with it anew."
+    return LacunaError("not-trainable", f"A random forest {what}.", hint)
