@@ -79,6 +79,14 @@ class ConfusionMatrix:
         """Return the mean F1 score."""
         return _mean(self.f1_by_class())
 
+    def miou_of_known(self) -> float:
+        """Return the mean intersection over union of the classes that the reference holds.
+
+        By this a score chooses: the mean over all classes that occur jumps by a whole class as soon as one pixel is
+        predicted to be of one that the reference lacks.
+        """
+        return _mean(np.where(self.counts.any(axis=1), self.iou_by_class(), np.nan))
+
     def oa(self) -> float:
         """Return the overall accuracy, the share of pixels whose class agrees."""
         return float(np.trace(self.counts) / self.pixels) if self.pixels else float("nan")

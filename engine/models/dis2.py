@@ -52,6 +52,8 @@ class Dis2Config:
         teacher_pool: `student`, the pools of the student also sum up the teacher, so that like is compared with like;
             or `own`, pools that never learn as no gradient reaches them.
         class_mean: cross-entropy and Kullback-Leibler divergence are divided by the number of classes.
+        rarity: a class also weighs 1 less its share of the image in the cross-entropy, which is then 0 for an image of
+            one class.
         logit_weight: weight of that divergence within L_KD; 0.2 undoes `distillation_weight` for the divergence that
             is summed over classes, so that five classes weigh as there.
         probability_floor: lowest probability in the cross-entropy; above 0 very wrong pixels teach nothing.
@@ -75,6 +77,7 @@ class Dis2Config:
     identical_layers: bool = False
     teacher_pool: Literal["student", "own"] = "student"
     class_mean: bool = False
+    rarity: bool = False
     logit_weight: float = 0.2
     probability_floor: float = 0.0
     distillation_start: int = 3
@@ -275,7 +278,9 @@ class Dis2(SegmentationModel):
         """
         names, size = self.present(images), (target.shape[-2], target.shape[-1])
         config, prepared = self.model_config, _prepared(images, size)
-        loss = SegmentationLoss(target, self.classes, class_weights, config.probability_floor, config.class_mean)
+        loss = SegmentationLoss(
+            target, self.classes, class_weights, config.probability_floor, config.class_mean, config.rarity
+        )
         features = self.encode(prepared, names)
         parts = {"unimodal": summed(loss(logits) for logits in self._unimodal(features, size).values())}
         teacher = student = None
@@ -357,6 +362,7 @@ class Dis2(SegmentationModel):
             "identical_layers": True,
             "teacher_pool": "own",
             "class_mean": True,
+            "rarity": True,
             "logit_weight": 1.0,
             "probability_floor": 0.005,
             "distillation_start": 6,

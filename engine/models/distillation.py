@@ -24,7 +24,7 @@ COUNT_EPS = 1e-7
 class SegmentationLoss:
     """Weighted cross-entropy plus Dice against one target.
 
-    A class weighs 1 less its share of the image's labelled pixels. Dice sums over the whole batch.
+    Dice sums over the whole batch.
 
     Args:
         target: int64 (B, H, W), -1 where nothing is known: such pixels count for nothing.
@@ -33,13 +33,21 @@ class SegmentationLoss:
         floor: probabilities below it are raised to it in the cross-entropy, as in the published code (0.005); pixels
             that are very wrong then give no gradient. 0: the plain logarithm.
         class_mean: whether the cross-entropy is also divided by K, as in the published code.
+        rarity: whether a class also weighs 1 less its share of the image's labelled pixels, as in the published code:
+            an image of one class then has a cross-entropy of 0, and teaches nothing but Dice.
 
     Attributes:
         labelled: 1.0 where the target has a label, else 0.0; scalar.
     """
 
     def __init__(
-        self, target: Tensor, classes: int, class_weights: Tensor | None, floor: float, class_mean: bool
+        self,
+        target: Tensor,
+        classes: int,
+        class_weights: Tensor | None,
+        floor: float,
+        class_mean: bool,
+        rarity: bool = False,
     ) -> None:
         index = torch.arange(classes, device=target.device).view(1, -1, 1, 1)
         self.known = (target != IGNORE).unsqueeze(1)
@@ -47,7 +55,9 @@ class SegmentationLoss:
         self.labelled = self.known.any().float()
         self.floor = floor
         counts = self.truth.sum((2, 3))
-        weights = 1.0 - counts / (counts.sum(1, keepdim=True) + COUNT_EPS)
+        weights = torch.ones_like(counts)
+        if rarity:
+            weights = 1.0 - counts / (counts.sum(1, keepdim=True) + COUNT_EPS)
         given = torch.ones_like(weights[0]) if class_weights is None else class_weights.to(weights)
         self.weights = (weights * given)[..., None, None] * self.truth
         self.amount = (counts * given).sum().clamp(min=COUNT_EPS) * (classes if class_mean else 1)

@@ -172,7 +172,8 @@ class Trainer:
         score = mean_miou(tallies)
         entry["miou"] = round(score, 6)
         entry["scenarios"] = [
-            {"available": list(scenario), "miou": round(tally.matrix.miou(), 6)} for scenario, tally in tallies.items()
+            {"available": list(scenario), "miou": round(tally.matrix.miou_of_known(), 6)}
+            for scenario, tally in tallies.items()
         ]
         if score > progress.best_miou:
             progress.best_miou, progress.best_epoch = score, entry["epoch"]

@@ -96,5 +96,5 @@ class Evaluator:
 
 
 def mean_miou(tallies: Mapping[Scenario, Tally]) -> float:
-    """Return the mean of the scenarios' mIoU, by which the best epoch is chosen."""
-    return float(np.mean([tally.matrix.miou() for tally in tallies.values()]))
+    """Return the mean of the scenarios' mIoU of the classes that are labelled, by which the best epoch is chosen."""
+    return float(np.mean([tally.matrix.miou_of_known() for tally in tallies.values()]))

@@ -109,3 +109,13 @@ def test_order_of_classes_does_not_matter(reference, prediction, order):
 def test_classes_must_be_as_many_to_merge():
     with pytest.raises(ValueError, match="merged"):
         ConfusionMatrix(2).merge(ConfusionMatrix(3))
+
+
+def test_what_chooses_counts_the_classes_of_the_reference_alone():
+    made = ConfusionMatrix(4)
+    made.update(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]))
+    assert made.miou_of_known() == made.miou() == 1.0
+    made.update(np.array([0]), np.array([3]))
+    # One pixel of a class that the reference lacks costs its own class a little, not a class of its own.
+    assert made.miou_of_known() == pytest.approx((2 / 3 + 1) / 2)
+    assert made.miou() == pytest.approx((2 / 3 + 1 + 0) / 3)

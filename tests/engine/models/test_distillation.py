@@ -13,7 +13,7 @@ from lacuna.engine.models.distillation import SegmentationLoss, divergence, feat
 CLASSES = 4
 
 
-def plain_loss(logits, target, floor, class_mean, class_weights):
+def plain_loss(logits, target, floor, class_mean, class_weights, rarity):
     """Return the segmentation loss written out pixel by pixel."""
     batch, classes = logits.shape[:2]
     probabilities = logits.softmax(1).double()
@@ -23,7 +23,7 @@ def plain_loss(logits, target, floor, class_mean, class_weights):
         shares = torch.bincount(labels, minlength=classes).double() / max(len(labels), 1)
         for k in range(classes):
             chosen = probabilities[row, k][target[row] == k].clamp(min=floor)
-            entropy -= float((1 - shares[k]) * class_weights[k] * chosen.log().sum())
+            entropy -= float((1 - rarity * shares[k]) * class_weights[k] * chosen.log().sum())
             amount += float(class_weights[k] * (target[row] == k).sum())
     known = (target >= 0)[:, None]
     dice = 0.0
@@ -33,14 +33,26 @@ def plain_loss(logits, target, floor, class_mean, class_weights):
     return entropy / amount / (classes if class_mean else 1) + 1 - dice
 
 
+@pytest.mark.parametrize("rarity", [True, False])
 @pytest.mark.parametrize("floor", [0.0, 0.005])
 @pytest.mark.parametrize("class_mean", [True, False])
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5, 3.0]])
-def test_the_segmentation_loss_is_weighted_cross_entropy_and_dice(floor, class_mean, weights):
+def test_the_segmentation_loss_is_weighted_cross_entropy_and_dice(floor, class_mean, weights, rarity):
     logits, target = 4 * torch.randn(3, CLASSES, 6, 7), torch.randint(-1, CLASSES, (3, 6, 7))
     given = None if weights is None else torch.tensor(weights)
-    found = SegmentationLoss(target, CLASSES, given, floor, class_mean)(logits)
-    assert float(found) == pytest.approx(plain_loss(logits, target, floor, class_mean, weights or [1] * 4), rel=1e-4)
+    found = SegmentationLoss(target, CLASSES, given, floor, class_mean, rarity)(logits)
+    wanted = plain_loss(logits, target, floor, class_mean, weights or [1] * 4, rarity)
+    assert float(found) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_an_image_of_one_class_teaches_unless_classes_weigh_by_their_rarity():
+    target = torch.full((1, 4, 4), 2)
+    for rarity, teaches in ((False, True), (True, False)):
+        logits = torch.zeros(1, CLASSES, 4, 4, requires_grad=True)
+        loss = SegmentationLoss(target, CLASSES, None, 0.0, False, rarity)
+        dice = 1.0 - torch.tensor([0.0, 0.0, 2 * 4 / (4 + 16), 0.0]).mean()
+        entropy = float(loss(logits).detach()) - float(dice)
+        assert (entropy > 1.0) is teaches
 
 
 def test_very_wrong_pixels_teach_unless_probabilities_have_a_floor():
