@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The card of a checkpoint in words, as rich text."""
+"""What a card says, in words: the whole of it as rich text, and the accuracy to expect with the inputs at hand."""
 
 from __future__ import annotations
 
 from html import escape
+from typing import Optional
 
 from ..compat import tr
 from ..engine.checkpoint.card import Card, Modality
@@ -38,6 +39,32 @@ def classes_html(card: Card, numbers: bool = False) -> str:
     return " ".join(chip(escape(name), color) for name, color in names)
 
 
+def score_words(card: Card, bound: list[str], partial: list[str]) -> str:
+    """Return the expected mIoU in words.
+
+    Args:
+        card: of the checkpoint.
+        bound: modalities with a raster.
+        partial: those of them that cover only a part of the area.
+    """
+    current = card.effective(tuple(bound))
+    if current is None:
+        return tr("This checkpoint cannot run with these modalities alone.")
+    miou = card.miou(current)
+    if miou is None:
+        return tr("The accuracy with {} was not measured.").format(" + ".join(current))
+    words = [tr("mIoU {} with these").format(_number(miou))]
+    for name in (item for item in card.names if item not in bound):
+        more = card.miou(card.effective((*bound, name)) or ())
+        if more is not None:
+            words.append(tr("{} with {}").format(_number(more), name))
+    for name in partial:
+        less = card.miou(card.effective(tuple(item for item in bound if item != name)) or ())
+        if less is not None:
+            words.append(tr("{} where {} is missing").format(_number(less), name))
+    return ", ".join(words) + "."
+
+
 def _modality_words(item: Modality, card: Card) -> str:
     """Return the bands and conditions of a modality in words."""
     words = [", ".join(map(escape, item.bands))]
@@ -53,3 +80,8 @@ def _table(rows: list[tuple[str, str]]) -> str:
     """Return a table of two columns."""
     cells = (f'<tr><td style="padding-right:8px"><b>{name}</b></td><td>{value}</td></tr>' for name, value in rows)
     return f"<table>{''.join(cells)}</table>"
+
+
+def _number(miou: Optional[float]) -> str:
+    """Return an mIoU in two digits, or a question mark where none was measured."""
+    return "?" if miou is None else f"{miou:.2f}"

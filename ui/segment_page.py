@@ -21,11 +21,12 @@ from ..engine.jobs import PRECISIONS, SegmentJob
 from ..host.exports import Exports
 from ..host.run_job import duration
 from ..settings import Settings
+from .card_text import score_words
 from .forms import MUTED_COLOR, WARNING_COLOR, say
 from .job_page import JobPage
 from .outline import OutlineGrid, settle_extent, tile_count, transformed
 from .results import output_path, output_problem, show_outputs, summary_words
-from .score_bars import ScoreBars, score_words
+from .score_bars import ScoreBars
 
 EXTRAS = ("confidence", "evidence", "probabilities")
 

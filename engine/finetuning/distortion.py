@@ -13,7 +13,7 @@ from ..checkpoint.card import Scenario
 from ..errors import LacunaError
 from ..events import Reporter
 from ..models.base import SegmentationModel
-from ..training.scenarios import MOST_SCENARIOS
+from ..training.strategies import MOST_SCENARIOS
 from .latent_guidance import Distortions, estimate
 
 Images = Mapping[str, Tensor]

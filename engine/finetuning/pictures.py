@@ -18,7 +18,7 @@ from torch import nn
 from ..checkpoint.card import ClassInfo, Modality, Scenario
 from ..data.labelled_scenes import LabelledScene
 from ..data.labelled_tiles import cut_window, forward_tile
-from ..raster.layout import rgb
+from ..raster.encodings import rgb
 from ..raster.scene import Layer
 from ..report import page
 

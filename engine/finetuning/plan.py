@@ -15,8 +15,8 @@ from ..checkpoint.card import ClassInfo
 from ..data.labelled_scenes import LabelledScene
 from ..data.splits import GAP, TEST, TRAIN, VALIDATION
 from ..models.base import SegmentationModel
-from ..training.scenarios import Strategy
 from ..training.session import Session
+from ..training.strategies import Strategy
 from .task import Task
 from .trainable import count_trained
 

@@ -14,8 +14,8 @@ from ..data.splits import TRAIN
 from ..errors import LacunaError
 from ..models.base import SegmentationModel
 from ..training.crops import Cutter, collate
-from ..training.scenarios import RULES, Strategy, full_probabilities, given_probabilities
 from ..training.session import Session
+from ..training.strategies import RULES, Strategy, full_probabilities, given_probabilities
 from .distortion import measure_distortions
 from .latent_guidance import Guidance, Guided, guide
 from .scenarios_job import fullest

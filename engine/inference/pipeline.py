@@ -16,8 +16,8 @@ from ..checkpoint.store import load, sha256
 from ..errors import CancelledError, LacunaError
 from ..events import Reporter
 from ..jobs import SegmentJob
+from ..raster.encodings import Layout, class_layout, confidence_layout, evidence_layout, probability_layout
 from ..raster.grid import GridOptions, extent_text
-from ..raster.layout import Layout, class_layout, confidence_layout, evidence_layout, probability_layout
 from ..raster.polygons import Painter, read_polygons
 from ..raster.scene import Scene, gdal_limits
 from ..raster.tiles import Plan, choose_tile, plan_tiles

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..checkpoint.card import Card, Scenario
 from ..events import Reporter
+from ..raster.evidence import evidence_of, scenario_of
 from ..raster.scaling import scale_valid
 from ..raster.scene import Layer, Scene
 from ..raster.tiles import Plan
@@ -72,7 +73,7 @@ class TileReader:
 
     def modalities(self, evidence: int) -> Scenario:
         """Return the modalities whose bits are set in `evidence`."""
-        return tuple(name for index, name in enumerate(self._card.names) if evidence >> index & 1)
+        return scenario_of(evidence, self._card.names)
 
     def _empty(self, number: int) -> Tile:
         return Tile(number, {}, np.zeros(self._plan.shape, np.uint16), [])
@@ -80,9 +81,8 @@ class TileReader:
     def _available(self, layers: dict[str, Layer], shape: tuple[int, int]) -> np.ndarray:
         """Return for each pixel the bits of the modalities that have data there."""
         bits = np.zeros(shape, np.uint16)
-        for index, name in enumerate(self._card.names):
-            if name in layers:
-                bits |= layers[name].valid.astype(np.uint16) << np.uint16(index)
+        for name, layer in layers.items():
+            bits |= layer.valid * np.uint16(evidence_of((name,), self._card.names))
         return bits
 
     def _fall_back(self, available: np.ndarray) -> np.ndarray:
@@ -100,8 +100,7 @@ class TileReader:
                 self._reporter.warn(f"The checkpoint does not support {_words(names)} alone: such pixels are nodata.")
             elif found != names:
                 self._reporter.warn(f"The checkpoint does not support {_words(names)}: {_words(found)} is used there.")
-            bits = {name: 1 << index for index, name in enumerate(self._card.names)}
-            self._effective[available] = sum(bits[name] for name in found or ())
+            self._effective[available] = evidence_of(found or (), self._card.names)
         return self._effective[available]
 
 

@@ -14,6 +14,7 @@ import torch
 
 from ..checkpoint.card import Card
 from ..jobs import SegmentJob
+from ..raster.evidence import scenario_of
 from ..raster.grid import Grid
 from ..runtime.unfinished import file_stamp
 
@@ -69,15 +70,17 @@ def summarise_tally(tally: Tally, card: Card, grid: Grid) -> dict[str, Any]:
         ],
         "scenarios": [_scenario(value, tally, card, total) for value in sorted({row[1] for row in tally})],
         "share_without": {
-            name: round(sum(row[2] for row in tally if not row[1] >> bit & 1) / total, 6) if total else 0.0
-            for bit, name in enumerate(card.names)
+            name: round(sum(row[2] for row in tally if name not in scenario_of(row[1], card.names)) / total, 6)
+            if total
+            else 0.0
+            for name in card.names
         },
     }
 
 
 def _scenario(value: int, tally: Tally, card: Card, total: int) -> dict[str, Any]:
     """Return what was classified with one set of modalities."""
-    names = tuple(name for bit, name in enumerate(card.names) if value >> bit & 1)
+    names = scenario_of(value, card.names)
     rows = [row for row in tally if row[1] == value]
     pixels = sum(row[2] for row in rows)
     return {

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import rasterio
 
+from ..raster.encodings import Layout
 from ..raster.grid import Grid
-from ..raster.layout import Layout
 from ..raster.tiles import Plan
 from ..raster.writer import RasterWriter, write_json
 
@@ -27,7 +27,7 @@ def encode(layout: Layout, values: np.ndarray, probabilities: np.ndarray, eviden
     """Return what `layout` stores for a part of the scene.
 
     Args:
-        layout: one of the four of `raster.layout`.
+        layout: one of the four of `raster.encodings`.
         values: the classes' values in the raster, (classes,).
         probabilities: float32 (classes, h, w).
         evidence: (h, w); 0 where the result is nodata.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import xml.etree.ElementTree as xml
 
-from .layout import Layout
+from .encodings import Layout
 
 # Names of categories stand in a list from value 0 on: past this value the style alone carries them.
 _LAST_CATEGORY = 4095

@@ -29,8 +29,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ..errors import LacunaError, disk_error
+from .encodings import Layout, rgb
 from .grid import Grid
-from .layout import Layout, rgb
 from .sidecars import sidecar_paths, sidecars
 
 _BLOCK = 512

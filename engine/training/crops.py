@@ -24,7 +24,7 @@ from .augment import (
     resize_values,
     turn,
 )
-from .scenarios import Strategy
+from .strategies import Strategy
 
 # A modality that covers less of a crop's labelled pixels is left out of it.
 _LEAST_COVER = 0.5

@@ -23,8 +23,8 @@ from ..runtime.device import choose_precision, dtype_of
 from .average import WeightAverage
 from .crops import Batch, Crop, Cutter, Sampler, chunks, collate
 from .recipe import Recipe
-from .scenarios import Strategy
 from .state import Progress
+from .strategies import Strategy
 from .validation import Evaluator, mean_miou
 
 _READERS = 2

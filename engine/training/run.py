@@ -18,9 +18,9 @@ from ..errors import CancelledError
 from ..events import Reporter
 from ..models.base import SegmentationModel
 from .calibration import fit_temperature
-from .scenarios import Strategy
 from .session import Session
 from .state import Progress, load_progress, part_path, remove_progress, save_progress
+from .strategies import Strategy
 from .validation import Tally
 
 

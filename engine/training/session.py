@@ -22,8 +22,8 @@ from ..runtime.versions import library_versions
 from .crops import Cutter, Sampler
 from .loop import Trainer
 from .recipe import Recipe
-from .scenarios import Strategy
 from .state import Progress
+from .strategies import Strategy
 from .validation import Evaluator
 
 _LEAST_BATCHES = 8

@@ -27,9 +27,9 @@ from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
 from .recipe import Recipe, read_recipe
 from .run import Run, calibration, now, scores_of, write_checkpoint
-from .scenarios import named_strategy
 from .session import Session
 from .state import Progress, part_path, remove_progress, training_fingerprint
+from .strategies import named_strategy
 from .validation import Tally
 
 

@@ -8,8 +8,8 @@ from qgis.core import QgsCoordinateReferenceSystem, QgsRectangle
 
 from lacuna.engine.checkpoint.card_file import card_from_dict
 from lacuna.engine.raster.tiles import plan_tiles
+from lacuna.ui.card_text import score_words
 from lacuna.ui.outline import OutlineGrid, tile_count
-from lacuna.ui.score_bars import score_words
 
 
 def grid(width, height, pixel=10.0):

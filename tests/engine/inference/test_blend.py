@@ -74,11 +74,12 @@ def test_blend_is_the_weighted_sum_of_the_tiles(plan):
 
 
 @settings(max_examples=40, deadline=None)
-@given(plans, st.floats(0, 1, width=32))
+@given(plans, st.floats(0, 1, width=32, allow_subnormal=False))
 def test_a_constant_stays_constant_to_the_borders(plan, value):
     tiles = [(np.full((CLASSES, *plan.shape), value, np.float32), np.ones(plan.shape, np.uint16))] * len(plan)
     scene, *_ = blend(plan, tiles, range(len(plan)))
-    np.testing.assert_allclose(scene, value, rtol=3e-7)
+    # The smallest normal numbers, of which halves have fewer digits, are no probabilities.
+    np.testing.assert_allclose(scene, value, rtol=3e-7, atol=1e-30)
 
 
 def test_only_the_strips_around_seams_wait():

@@ -10,7 +10,7 @@ from lacuna.engine.data.labelled_scenes import close_scenes, divide_scenes, meas
 from lacuna.engine.data.splits import TRAIN
 from lacuna.engine.training.augment import Geometry
 from lacuna.engine.training.crops import Crop, Cutter, Sampler, chunks, collate
-from lacuna.engine.training.scenarios import named_strategy, supported
+from lacuna.engine.training.strategies import named_strategy, supported
 
 SIDE = 24
 

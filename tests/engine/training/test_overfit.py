@@ -20,8 +20,8 @@ from lacuna.engine.models.names import MODULES
 from lacuna.engine.models.registry import build
 from lacuna.engine.training.augment import Geometry
 from lacuna.engine.training.crops import Batch, Crop, Cutter, collate
-from lacuna.engine.training.scenarios import named_strategy
 from lacuna.engine.training.session import class_weights
+from lacuna.engine.training.strategies import named_strategy
 
 DATA = Path(__file__).parents[2] / "data" / "landcover_s2_s1_dem"
 SIDE = 32

@@ -3,6 +3,9 @@
 
 A strategy is a probability for every scenario that the model supports, in the order of the contract. A crop that lacks
 modalities draws among the scenarios that it can show, their probabilities renormalised.
+
+Architectures draw too, in their own objectives (`draws_scenarios`, `own_draws` in `models.base`): a training from
+scratch leaves that to them by default (`full`), a fine-tuning draws here.
 """
 
 from __future__ import annotations

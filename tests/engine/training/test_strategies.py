@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lacuna.engine.checkpoint.card import Card, ClassInfo, Modality, scenarios
 from lacuna.engine.errors import UsageError
-from lacuna.engine.training.scenarios import (
+from lacuna.engine.training.strategies import (
     RULES,
     Strategy,
     anyseg_probabilities,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ..checkpoint.card import ClassInfo
 from ..checkpoint.card import scenarios as all_scenarios
 from ..palette import SCENARIOS
+from .evidence import evidence_of
 
 _CONFIDENCE_STOPS = ((0, "#d7191c"), (50, "#fdae61"), (75, "#ffffbf"), (90, "#a6d96a"), (100, "#1a9641"))
 
@@ -69,11 +70,9 @@ def evidence_layout(modalities: Sequence[str], bound: Sequence[str]) -> Layout:
         modalities: all modalities, in the card's order, which is that of the bits.
         bound: those of the job, whose combinations are named.
     """
-    bits = {name: 1 << index for index, name in enumerate(modalities)}
     palette = {}
     for number, scenario in enumerate(all_scenarios([name for name in modalities if name in bound])):
-        value = sum(bits[name] for name in scenario)
-        palette[value] = Entry(" + ".join(scenario), SCENARIOS[number % len(SCENARIOS)])
+        palette[evidence_of(scenario, modalities)] = Entry(" + ".join(scenario), SCENARIOS[number % len(SCENARIOS)])
     return Layout("evidence", "uint8" if len(modalities) <= 7 else "uint16", 0, "MODE", ("modalities used",), palette)
 
 
