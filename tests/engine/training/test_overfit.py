@@ -16,7 +16,7 @@ from lacuna.engine.events import silent
 from lacuna.engine.models.names import MODULES
 from lacuna.engine.models.registry import build
 from lacuna.engine.training.augment import Geometry
-from lacuna.engine.training.crops import Crop, Cutter, collate
+from lacuna.engine.training.crops import Batch, Crop, Cutter, collate
 from lacuna.engine.training.manifest import read_manifest
 from lacuna.engine.training.parts import close_parts, divide, measure, open_parts
 from lacuna.engine.training.scenarios import full
@@ -40,15 +40,23 @@ bands = ["1", "2", "3", "4", "5", "6", "7", "8", "9"]
 """
 SMALL = {"encoder_options": {"stem_stride": 2, "width": 16, "depth": 1}}
 CBC = {"level_widths": [16, 16, 24, 32, 32], "token_width": 32, "heads": 4, "latent_width": 48, "dropout": 0.0}
-# By architecture: how it is made small, the learning rate and the steps: a step of CBC meets
-# one of the seven scenarios, of DIS2 all modalities and one of the other six.
+# By architecture: how it is made small, and the learning rate. A step of CBC meets one of the seven scenarios, of DIS2
+# all modalities and one of the other six.
 METHODS = {
-    "sgma": ({**SMALL, "head_width": 32, "head_dropout": 0.0}, 3e-3, 150),
-    "cmx": ({**SMALL, "head_width": 32, "head_dropout": 0.0}, 3e-3, 200),
-    "cbc": ({**SMALL, **CBC}, 2e-3, 500),
-    "cbc_slp": ({**SMALL, **CBC}, 2e-3, 500),
-    "dis2": ({"width": 8, "dropout": 0.0}, 6e-3, 500),
+    "sgma": ({**SMALL, "head_width": 32, "head_dropout": 0.0}, 1e-3),
+    "cmx": ({**SMALL, "head_width": 32, "head_dropout": 0.0}, 1e-3),
+    "cbc": ({**SMALL, **CBC}, 5e-4),
+    "cbc_slp": ({**SMALL, **CBC}, 5e-4),
+    "dis2": ({"width": 8, "dropout": 0.0}, 3e-3),
 }
+# What looks at places alone, not at the images, gives the same for a crop and its mirror image: here about 0.62 at
+# most. A crop without its mirror image cbc learned to 0.99 in 800 steps though the heights were all nought.
+LEARNED = 0.8
+# Steps that it took: cbc 100 to 200 for each of ten seeds with the kernels of this machine and under each of the four
+# settings of tools/test_cpus.sh; ten seeds here and two under each setting: cbc_slp 100 to 200, cmx 50 to 150, sgma 50
+# to 100; six seeds here: dis2 300 to 400. A fixed number of steps with a falling rate of 2e-3 left cbc at 0.79.
+LOOK_EVERY = 50
+MOST_STEPS = 1500
 
 
 @pytest.fixture
@@ -88,21 +96,34 @@ def plot(tmp_path, write_raster):
     close_parts(parts)
 
 
-def learn(model, batch, rate, steps):
-    """Train on one batch, its classes weighed as in training, with a short warm-up and the rate falling to nought."""
+def mirrored(batch):
+    """Return `batch` and its mirror image as one batch, so that the labels cannot be learned from the place alone."""
+    images = {name: torch.cat([image, image.flip(-1)]) for name, image in batch.images.items()}
+    return Batch(images, torch.cat([batch.target, batch.target.flip(-1)]))
+
+
+def learn(model, batch, rate):
+    """Train on one batch until the mIoU is above LEARNED in every scenario; return it by scenario, as last found.
+
+    The classes are weighed as in training; the rate rises in ten steps and then stays.
+    """
     weights = class_weights(np.bincount(batch.target[batch.target >= 0], minlength=model.classes), "sqrt")
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(0)
-    model.train()
-    for step in range(steps):
+    for step in range(1, MOST_STEPS + 1):
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 10) * (1 - step / steps) ** 0.9
+            group["lr"] = rate * min(1, step / 10)
         optimizer.zero_grad()
-        losses = model.losses(batch.images, batch.target, generator=generator, class_weights=weights)
+        losses = model.train().losses(batch.images, batch.target, generator=generator, class_weights=weights)
         losses["total"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    model.eval()
+        if step % LOOK_EVERY == 0:
+            found = mious(model.eval(), batch)
+            if min(found.values()) > LEARNED:
+                break
+    print(f"{step} steps")
+    return found
 
 
 def mious(model, batch):
@@ -124,8 +145,8 @@ def test_one_crop_is_learned_by_heart_in_every_scenario(batch):
     channels = {name: image.shape[1] for name, image in batch.images.items()}
     model = build("sgma", config, channels, 6)
     assert len(batch.target[batch.target >= 0].unique()) >= 3
-    learn(model, batch, 3e-3, 300)
-    assert min(mious(model, batch).values()) > 0.9
+    found = learn(model, mirrored(batch), 1e-3)
+    assert min(found.values()) > LEARNED, found
 
 
 @pytest.mark.slow
@@ -133,9 +154,8 @@ def test_one_crop_is_learned_by_heart_in_every_scenario(batch):
 def test_each_objective_learns_tree_crowns_by_heart_in_every_scenario(plot, name):
     assert plot.target.shape == (1, PLOT_SIDE, PLOT_SIDE) and (plot.target >= 0).all()
     assert plot.target.unique().tolist() == [1, 2, 3]
-    config, rate, steps = METHODS[name]
+    config, rate = METHODS[name]
     torch.manual_seed(0)
     model = build(name, config, {key: image.shape[1] for key, image in plot.images.items()}, 4)
-    learn(model, plot, rate, steps)
-    found = mious(model, plot)
-    assert len(found) == 7 and min(found.values()) > 0.9, found
+    found = learn(model, mirrored(plot), rate)
+    assert len(found) == 7 and min(found.values()) > LEARNED, found
