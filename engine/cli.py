@@ -55,6 +55,9 @@ _SOURCE = ("modality", "bands", "nodata", "mask")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: that of the process) and return the exit status: 0, 1, 2 or 130."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Before torch is loaded: its threads would else spin while they wait for each other. Beside other programs, such as
+    # QGIS, that made an evaluation nine times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     cancelled = threading.Event()
     listener = JsonLines(sys.stdout, cancelled) if "--json" in arguments else Terminal(cancelled)
     # A class name that the terminal's encoding lacks must not end a job.
