@@ -98,15 +98,15 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_segment(commands.add_parser("segment", help="classify a scene", allow_abbrev=False))
     _add_train(commands.add_parser("train", help="train a model on the scenes of a manifest", allow_abbrev=False))
-    _add_finetune(commands.add_parser("finetune", help="train a checkpoint on, on an area", allow_abbrev=False))
+    _add_finetune(commands.add_parser("finetune", help="train a checkpoint further on an area", allow_abbrev=False))
     _add_evaluate(commands.add_parser("evaluate", help="measure a checkpoint against labels", allow_abbrev=False))
     _add_scenarios(
-        commands.add_parser("scenarios", help="say how far missing modalities move a checkpoint", allow_abbrev=False)
+        commands.add_parser("scenarios", help="measure how far missing modalities move the latent", allow_abbrev=False)
     )
-    described = commands.add_parser("describe", help="say what a checkpoint is", allow_abbrev=False)
+    described = commands.add_parser("describe", help="print what the card of a checkpoint says", allow_abbrev=False)
     described.add_argument("checkpoint", metavar="CHECKPOINT", type=_path)
     described.add_argument("--json", action="store_true", help="print the card as one line of JSON")
-    _add_merge(commands.add_parser("merge", help="make a checkpoint of its parent and adapters", allow_abbrev=False))
+    _add_merge(commands.add_parser("merge", help="merge adapters into their checkpoint", allow_abbrev=False))
     _add_import(commands.add_parser("import", help="turn published weights into a checkpoint", allow_abbrev=False))
     commands.add_parser(
         "worker",
@@ -122,7 +122,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     _add_sources(parser)
     outputs = parser.add_argument_group("outputs")
     outputs.add_argument("--output", required=True, type=_path, metavar="F", help="the map of classes, a GeoTIFF")
-    outputs.add_argument("--confidence", type=_path, metavar="F", help="per cent, of the class that won")
+    outputs.add_argument("--confidence", type=_path, metavar="F", help="of the winning class, in per cent")
     outputs.add_argument("--probabilities", type=_path, metavar="F", help="one band for each class")
     outputs.add_argument("--probabilities-dtype", choices=PROBABILITY_TYPES, default="uint8", help="default: uint8")
     outputs.add_argument("--evidence", type=_path, metavar="F", help="the modalities used at each pixel")
@@ -130,7 +130,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     _add_overwrite(outputs)
     grid = parser.add_argument_group("grid; default: that of the checkpoint's reference modality")
     grid.add_argument("--extent", type=_extent, metavar="XMIN,YMIN,XMAX,YMAX|union|intersection")
-    grid.add_argument("--extent-crs", metavar="CRS", help="of the numbers of --extent; default: that of the output")
+    grid.add_argument("--extent-crs", metavar="CRS", help="CRS of the numbers in --extent; default: that of the output")
     grid.add_argument("--crs", metavar="CRS", help="of the output, such as EPSG:32722")
     grid.add_argument("--resolution", type=float, metavar="R", help="pixel size, in units of the output's CRS")
     grid.add_argument("--reference", metavar="NAME", help="the modality whose grid the output follows")
@@ -155,8 +155,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--ignore", type=_read(options.values), default=[], metavar="V,...", help="label values without a class")
     add = parser.add_argument_group("what is measured").add_argument
     add("--protocol", choices=PROTOCOLS, default="subsets", help="default: subsets")
-    add("--no-gaussian", type=_read(options.names), default=[], metavar="NAME,...", help="modalities that nm spares")
-    add("--seed", type=int, default=0, metavar="N", help="of the damage of emm, rmm, nm; default: 0")
+    add("--no-gaussian", type=_read(options.names), default=[], metavar="NAME,...", help="without Gaussian noise in nm")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the damage in emm, rmm and nm; default: 0")
     add("--area-estimates", action="store_true", help="areas of the classes with 95 %% intervals")
     outputs = parser.add_argument_group("outputs")
     outputs.add_argument("--report", type=_path, metavar="F", help="an HTML page; F.json beside it has the numbers")
@@ -222,12 +222,12 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("classes; default: values and names as in the checkpoint").add_argument
     add("--class-map", type=_read(options.pairs), default={}, metavar="V=NAME,...", help="label values to classes")
     add("--merge", type=_read(options.pairs), default={}, metavar="NAME=NAME,...", help="classes to classes")
-    add("--drop", type=_read(options.names), default=[], metavar="NAME,...", help="classes that go")
+    add("--drop", type=_read(options.names), default=[], metavar="NAME,...", help="classes to remove")
     learning = parser.add_argument_group("training")
     add = learning.add_argument
-    add("--strategy", choices=STRATEGIES, default="uniform", help="of scenarios; default: uniform")
+    add("--strategy", choices=STRATEGIES, default="uniform", help="which scenarios are trained; default: uniform")
     add("--latent-preset", choices=PRESETS, default="default", help="default: default")
-    add("--weights", type=_read(options.numbers), metavar="P,...", help="of scenarios, for the strategy weights")
+    add("--weights", type=_read(options.numbers), metavar="P,...", help="of the scenarios, for the strategy weights")
     add("--method", choices=METHODS, default="full", help="what is trained; default: full")
     add("--config", type=_path, metavar="F", help="further settings (TOML)")
     add("--seed", type=int, default=0, metavar="N", help="default: 0")
@@ -250,7 +250,7 @@ def _add_scenarios(parser: argparse.ArgumentParser) -> None:
     _add_checkpoint(parser)
     _add_sources(parser)
     _add_manifest(parser)
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="of latent guidance; default: default")
+    parser.add_argument("--preset", choices=PRESETS, default="default", help="for latent guidance; default: default")
     _add_device(parser)
     _add_json(parser)
 
@@ -263,7 +263,7 @@ def _add_labels(parser: argparse.ArgumentParser) -> Any:
     """Add the options for the labels of one scene, or a manifest, and return their group."""
     group = parser.add_argument_group("labels of these rasters, or the scenes of a manifest")
     group.add_argument("--labels", type=_path, metavar="L", help="polygons (with --field), or a raster of class values")
-    group.add_argument("--field", metavar="F", help="of the polygons: class names or values")
+    group.add_argument("--field", metavar="F", help="field of the polygons with class names or values")
     _add_manifest(group)
     return group
 
@@ -286,7 +286,7 @@ def _add_overwrite(parser: Any) -> None:
 
 
 def _add_resume(parser: Any) -> None:
-    parser.add_argument("--no-resume", dest="resume", action="store_false", help="do not take up an unfinished run")
+    parser.add_argument("--no-resume", dest="resume", action="store_false", help="do not resume an unfinished run")
 
 
 def _add_json(parser: Any) -> None:

@@ -60,13 +60,13 @@ class EvaluateAlgorithm(LabelledAlgorithm):
         )
         how = tr(
             "<p><b>Split</b>: which scenes of a manifest; by default those for testing, or all if no scene names a "
-            "split. <b>Ignore</b>: values of the labels that are no class, separated by commas.</p>"
+            "split. <b>Ignore</b>: label values that stand for no class, separated by commas.</p>"
             "<p><b>Protocol</b>: <i>subsets</i> leaves modalities out; the others damage them: <i>emm</i> sets whole "
-            "modalities to zero, <i>rmm</i> single values, <i>nm</i> adds noise (Gaussian noise not to the modalities "
-            "in <b>No Gaussian noise</b>).</p>"
+            "modalities to zero, <i>rmm</i> sets single values to zero, <i>nm</i> adds noise (the modalities in "
+            "<b>No Gaussian noise</b> get no Gaussian noise).</p>"
             "<p><b>Areas of the classes</b>: with 95 % intervals, from the confusion matrix. <b>Write the scores into "
             "the card</b> changes the checkpoint's file, but not its weights.</p>"
-            "<p>Beside the <b>report</b> lies all that it tells as JSON.</p>"
+            "<p>All figures of the <b>report</b> are also written beside it, as JSON.</p>"
         )
         return what + self.labels_help() + how + self.scene_help()
 

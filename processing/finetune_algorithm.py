@@ -63,14 +63,15 @@ class FinetuneAlgorithm(LabelledAlgorithm):
         what = tr(
             "<p>Trains a checkpoint of Lacuna further, on labels of your area, and writes a new checkpoint; the old "
             "one stays as it is. It ends with the accuracy before and after, by class and by scenario (which "
-            "modalities are available), on pixels from which nothing was learned.</p>"
+            "modalities are available), on pixels that it was not trained on.</p>"
         )
         how = tr(
-            "<p><b>Merge</b>: <code>pine=conifer,spruce=conifer</code>. <b>Drop</b>: classes that go, separated by "
-            "commas. A name in the class map that the checkpoint has not becomes a new class.</p>"
-            "<p><b>Strategy</b>: how often each scenario is trained; by default all alike, with <i>latent</i> by how "
-            "far they move the latent. <b>Weights</b> are probabilities for the strategy <i>weights</i>, one for each "
-            "scenario, ordered by size, then as in the card. <b>Method</b>: what is trained.</p>"
+            "<p><b>Merge</b>: <code>pine=conifer,spruce=conifer</code>. <b>Drop</b>: classes to remove, separated by "
+            "commas. A name in the class map that the checkpoint does not know becomes a new class.</p>"
+            "<p><b>Strategy</b>: how often each scenario is trained; by default all equally often, with "
+            "<i>latent</i> by how far they move the latent. <b>Weights</b> are probabilities for the "
+            "strategy <i>weights</i>, one for each scenario, ordered by size, then as in the card. <b>Method</b>: what "
+            "is trained.</p>"
             "<p>A random forest is grown on the same labels and written beside the new checkpoint: where it is better, "
             "take it instead. It is a checkpoint like any other.</p>"
             "<p><b>Settings</b>: a TOML file as for the command <code>lacuna finetune --config</code>.</p>"
@@ -95,7 +96,7 @@ class FinetuneAlgorithm(LabelledAlgorithm):
                 QgsProcessingParameterString(self.DROP, tr("Drop classes (CLASS,...)"), optional=True),
                 QgsProcessingParameterString(self.WEIGHTS, tr("Weights of the scenarios (P,...)"), optional=True),
                 self.choose(self.LATENT_PRESET, tr("Preset of the strategy latent"), PRESETS, "default"),
-                self.seed(tr("Seed of all draws")),
+                self.seed(tr("Seed of all random draws")),
                 QgsProcessingParameterFile(self.CONFIG, tr("Settings (TOML)"), extension="toml", optional=True),
                 QgsProcessingParameterBoolean(self.FOREST, tr("Grow a random forest to compare with"), True),
             )

@@ -36,11 +36,11 @@ class LabelledAlgorithm(SceneAlgorithm):
     def labels_help(self) -> str:
         """Return what the dialog says of the labels."""
         return tr(
-            "<p><b>Labels</b>: polygons with the <b>field</b> of their class (text is matched to names of classes, a "
-            "number to their values; of a layer with a selection the dialog can take the selected ones alone), or a "
-            "<b>raster of class values</b>; in any CRS, on any grid. What is unlabelled is ignored. A <b>manifest</b> "
-            "(TOML) names scenes with their rasters and labels instead.</p>"
-            "<p><b>Class map</b>: from values of the labels to classes, <code>wheat=Crops,3=Trees</code>; "
+            "<p><b>Labels</b>: polygons with the <b>field</b> of their class (text is matched to class names, a "
+            "number to class values; if the layer has a selection, the dialog can take only the selected polygons), or "
+            "a <b>raster of class values</b>; in any CRS, on any grid. Unlabelled pixels are ignored. A "
+            "<b>manifest</b> (TOML) names scenes with their rasters and labels instead.</p>"
+            "<p><b>Class map</b>: which class each label value means, <code>wheat=Crops,3=Trees</code>; "
             "<code>VALUE=</code> ignores a value.</p>"
         )
 

@@ -264,8 +264,8 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
                 if name not in bindings:
                     raise UsageError(
                         "bad-value",
-                        tr("{} speaks of {}, but no raster is bound to it.").format(parameter, name),
-                        tr("Choose a raster for it, or leave it out there."),
+                        tr("{} names {}, but no raster is bound to it.").format(parameter, name),
+                        tr("Choose a raster for it, or remove it from that parameter."),
                     )
                 setattr(bindings[name], attribute, _read(parameter, value, read))
 

@@ -70,7 +70,7 @@ class SegmentAlgorithm(SceneAlgorithm):
         what = tr(
             "<p>Classifies a scene with a checkpoint of Lacuna from one raster for each of its modalities (such as "
             "optical, radar, elevation). Any of them may be left empty: each pixel is classified from the modalities "
-            "that have data there, and what was used where is written to the evidence raster.</p>"
+            "that have data there; the evidence raster shows which were used where.</p>"
         )
         how = tr(
             "<p><b>Extent</b> and <b>Area</b> limit what is classified; <b>Pixel size</b> is in units of the output's "

@@ -134,7 +134,7 @@ def test_polygons_with_a_text_field_add_merge_and_drop_classes(processing, reque
         ({"MANIFEST": "scenes.toml"}, "MANIFEST is given together with rasters or labels"),
         ({"MODALITY_1": None, "MODALITY_3": None}, "It knows optical, radar, elevation"),
         ({"MODALITY_4": "raster"}, "only 3 modalities"),
-        ({"MASKS": "radar=clouds.tif"}, "MASKS speaks of radar"),
+        ({"MASKS": "radar=clouds.tif"}, "MASKS names radar"),
         ({"CLASS_MAP": "wheat"}, "CLASS_MAP: 'wheat' is not of the form VALUE=NAME"),
         ({"MERGE": "a=b,a=c"}, "MERGE: 'a' is given twice"),
         ({"WEIGHTS": "1,x", "STRATEGY": "weights"}, "WEIGHTS: 'x' is no number"),
