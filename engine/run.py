@@ -105,7 +105,7 @@ def _incomplete(problem: ImportError) -> LacunaError:
         install = f"Install what is missing: {sys.executable} -m pip install {' '.join(missing)}"
     else:
         text = f"{python} cannot load {package or 'a package'}: {_first_line(problem)}."
-        install = f"Install {package or 'that package'} anew in it"
+        install = f"Reinstall {package or 'that package'} in it"
     hint = f"{install}; or choose another Python (in QGIS under Settings > Options > Lacuna, else by LACUNA_PYTHON)."
     return LacunaError("engine-incomplete", text, hint)
 
@@ -125,7 +125,7 @@ def _out_of_memory(problem: Exception, job: Job) -> LacunaError:
 
 def _internal(problem: Exception) -> LacunaError:
     """Return the error for what should never happen; its traceback goes to a file."""
-    text = f"Lacuna failed in a way that it did not foresee: {type(problem).__name__}: {_first_line(problem)}."
+    text = f"Lacuna failed unexpectedly: {type(problem).__name__}: {_first_line(problem)}."
     try:
         handle, path = tempfile.mkstemp(prefix="lacuna-error-", suffix=".log", text=True)
         with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as log:

@@ -153,7 +153,7 @@ def _group(
         key = key_of(merged.get(index, item.name))
         head = own.get(key)
         if head is not None and (head in dropped or key_of(merged.get(head, key)) != key):
-            raise _bad(f"{item.name!r} is merged into {classes[head].name!r}, which goes itself")
+            raise _bad(f"{item.name!r} is merged into {classes[head].name!r}, which is itself merged or dropped")
         groups.setdefault(key, (index if head is None else head, []))[1].append(index)
     names = {key_of(goal): goal for goal in reversed(list(merged.values()))}
     found = []
@@ -204,4 +204,4 @@ def _text(value: Any) -> str:
 
 def _bad(found: str) -> UsageError:
     hint = "Check --class-map, --merge and --drop (in the panel: the table of classes)."
-    return UsageError("bad-classes", f"The classes cannot be changed so: {found}.", hint)
+    return UsageError("bad-classes", f"The classes cannot be changed like this: {found}.", hint)

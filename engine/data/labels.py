@@ -154,7 +154,7 @@ def _read_raster(
         _check_overlap(source, grid)
         positions = PixelMap(grid, source.grid)
         if positions.offset is None:
-            reporter.info(f"{source}: brought to the reference grid by nearest pixels.")
+            reporter.info(f"{source}: resampled to the reference grid by nearest neighbour.")
         table = {float(item.value): index for index, item in enumerate(legend.classes)}
         table.update({number: _NONE for value in legend.ignore if (number := number_of(value)) is not None})
         table.update(_mapped_values(legend, str(source)))

@@ -75,4 +75,4 @@ def _merged(own: Modality, given: Modality | None) -> Modality:
 
 
 def _unfit(manifest: Manifest, found: str, hint: str) -> LacunaError:
-    return LacunaError("bad-manifest", f"{manifest.path} {found}, which the checkpoint has not.", hint)
+    return LacunaError("bad-manifest", f"{manifest.path} {found}, which the checkpoint does not have.", hint)

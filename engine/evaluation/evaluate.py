@@ -213,7 +213,7 @@ class _Evaluation:
         unsupported = [item for item in scenarios(self.card.names) if not self.card.supports(item)]
         for items, why in (
             (unsupported, "the checkpoint does not support them"),
-            ([case.scenario for case in cases if not case.matrix.pixels], "nowhere do labels and all their data meet"),
+            ([case.scenario for case in cases if not case.matrix.pixels], "no labelled pixel has all their data"),
         ):
             if items:
                 listed = "; ".join(" + ".join(item) for item in items)
@@ -303,9 +303,9 @@ class _Evaluation:
                 f"{', '.join(left_out)}: fewer than two labelled pixels lie there."
             )
         self.reporter.warn(
-            f"The area estimates take the {case.matrix.pixels} labelled pixels for a random sample, each for itself, "
-            f"of the {pixels} pixels mapped. Labels that were placed by choice bias them, and neighbouring pixels of "
-            "one polygon make the intervals too narrow."
+            f"The area estimates treat the {case.matrix.pixels} labelled pixels as an independent random sample of the "
+            f"{pixels} pixels mapped. Labels that were placed by choice bias them, and neighbouring pixels of one "
+            "polygon make the intervals too narrow."
         )
         head = {"available": list(case.scenario), "mapped_pixels": pixels, "labelled_pixels": case.matrix.pixels}
         return {**head, **found.to_dict(self.card.classes)}

@@ -75,7 +75,7 @@ def open_reference(job: EvaluateJob, card: Card, reporter: Reporter) -> Referenc
         raise
     absent = [item.name for item, count in zip(card.classes, found.counts) if count == 0]
     if absent:
-        reporter.warn(f"No labels of: {', '.join(absent)}. Nothing is said of how well they are found.")
+        reporter.warn(f"No labels of: {', '.join(absent)}. How well these classes are found is not measured.")
     return found
 
 
@@ -109,7 +109,8 @@ def _from_labels(job: EvaluateJob, card: Card, opened: list[LabelledScene], repo
         words += "; perhaps the labels that it was fine-tuned on"
         reporter.warn(
             f"The checkpoint was fine-tuned on labels called {entry.name} too. If these are the same, most of their "
-            "pixels were learned from and all scores are too high: fine-tuning measured on pixels that it kept apart."
+            "pixels were used for training and all scores are too high: fine-tuning measured on pixels that it kept "
+            "apart."
         )
     return Reference([scene], TEST, None, words, counts)
 
@@ -146,8 +147,8 @@ def _from_manifest(
     words = _words(manifest, split, [scene for scene in opened if scene.counts(region, len(counts)).any()], counts)
     if split != "test" and card.training.get("manifest_sha256") == manifest.sha256:
         reporter.warn(
-            f"The checkpoint was trained with {manifest.path}: figures on its split {split} flatter. Only scenes that "
-            "training has not seen say how well it does elsewhere."
+            f"The checkpoint was trained with {manifest.path}: figures on its split {split} flatter it. Only scenes "
+            "that were not used for training show how well it does elsewhere."
         )
         words += ", with which the checkpoint was trained"
     return Reference(opened, region, split, words, counts)

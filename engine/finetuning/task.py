@@ -111,8 +111,8 @@ def choose_split(task: Task, opened: list[LabelledScene], reporter: Reporter) ->
         reporter.info(f"Validation: blocks of {rule.block} pixels, with a gap of {rule.gap} around them.")
     if rule is not None and rule.method != "group" and rule.gap < card.margin:
         reporter.warn(
-            f"The gap between training and validation is {rule.gap} pixels; the network looks {card.margin} around it, "
-            "so that the measured accuracy may be too high."
+            f"The gap between training and validation is {rule.gap} pixels, but the network looks {card.margin} pixels "
+            "around each one, so the measured accuracy may be too high."
         )
     return rule
 
@@ -121,13 +121,13 @@ def _warn(card: Card, classes: ClassPlan, reporter: Reporter) -> None:
     """Say what happens to the classes, and that a fine-tuned checkpoint forgets."""
     if card.training.get("lineage"):
         reporter.warn(
-            f"{card.name or 'The checkpoint'} was itself fine-tuned. With each time more is forgotten of what it "
-            "learned first: where you can, fine-tune its first parent on all labels together."
+            f"{card.name or 'The checkpoint'} was itself fine-tuned. Each further fine-tuning forgets more of "
+            "what was learned first: where you can, fine-tune its first parent on all labels together."
         )
     if classes.added:
         known = ", ".join(item.name for item, numbers in zip(classes.classes, classes.sources) if numbers)
-        reporter.warn(f"Classes that the checkpoint has not are added: {', '.join(classes.added)} (it has {known}).")
+        reporter.warn(f"Classes that are new to the checkpoint are added: {', '.join(classes.added)} (it has {known}).")
     for name, goal in classes.merged.items():
         reporter.info(f"The class {name} becomes part of {goal}.")
     if classes.dropped:
-        reporter.warn(f"Classes that go, and whose labels are ignored: {', '.join(classes.dropped)}.")
+        reporter.warn(f"Classes that are dropped, and whose labels are ignored: {', '.join(classes.dropped)}.")

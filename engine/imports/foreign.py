@@ -60,7 +60,7 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
         metadata = metadata_of(read_header(path), path)
     except LacunaError as problem:
         if problem.code == "pickle":
-            text = f"{path} is named like a safetensors file and is none: it holds a pickle."
+            text = f"{path} is named like a safetensors file, but holds a pickle."
             raise LacunaError("pickle", text, "Rename it to end in .pt: then only its weights are read.") from None
         raise
     if "lacuna" in metadata or ENCODER_KEY in metadata:

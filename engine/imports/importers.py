@@ -126,7 +126,7 @@ def _complete(
 
 
 def _say_licence(job: ImportJob, reporter: Reporter) -> None:
-    reporter.warn(f"Under which licence {job.weights} was published is not known: see there before you pass it on.")
+    reporter.warn(f"The licence of {job.weights} is not known: check it at the source before you pass it on.")
 
 
 def _read_json(path: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Classification:
         start = max(first - 1, 0) * len(plan.columns.origins)
         numbers = [number for number in (range(len(plan)) if order is None else order) if number >= start]
         if first:
-            reporter.info(f"Taking up an unfinished job: {first} of {len(plan.rows.origins)} rows of tiles are there.")
+            reporter.info(f"Resuming an unfinished job: {first} of {len(plan.rows.origins)} rows of tiles are done.")
         done = len(plan) - len(numbers)
         with Sink(self.writers, self.values, self.grid, plan, first) as sink:
             blender = Blender(plan, sink.put)

@@ -211,5 +211,5 @@ def window_features(padded: Tensor, windows: Sequence[int]) -> Tensor:
 
 
 def _no_network(what: str) -> LacunaError:
-    hint = "Fine-tune the checkpoint that it was grown beside; a forest is grown with it anew."
+    hint = "Fine-tune the checkpoint that it was grown beside; that grows a new forest too."
     return LacunaError("not-trainable", f"A random forest {what}.", hint)

@@ -52,7 +52,7 @@ def choose_bands(
 def _asked(file: RasterFile, modality: Modality, asked: Sequence[int | str]) -> list[int]:
     """Return the numbers of the bands that were asked for."""
     if len(asked) != len(modality.bands):
-        text = f"{len(asked)} bands are asked of {file}: {', '.join(map(str, asked))}; modality {modality.name} has "
+        text = f"{len(asked)} bands were asked of {file}: {', '.join(map(str, asked))}; modality {modality.name} has "
         hint = "Name one band of the file for each, in this order."
         raise UsageError("bad-bands", f"{text}{len(modality.bands)}: {_listed(modality.bands)}.", hint)
     every = range(1, file.count + 1)

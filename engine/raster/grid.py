@@ -136,7 +136,7 @@ class Grid:
         if not (size > 0 and np.isfinite(x).all() and np.isfinite(y).all()):
             raise LacunaError(
                 "no-reprojection",
-                f"The grid of {extent_text(self)} has no place in {crs_name(crs)}.",
+                f"The grid of {extent_text(self)} cannot be transformed to {crs_name(crs)}.",
                 "Choose a CRS whose area of use covers the rasters.",
             )
         corner = Grid(crs, Affine(size, 0, x.min(), 0, -size, y.max()), 1, 1)
@@ -250,7 +250,7 @@ def _common_box(base: Grid, grids: Mapping[str, Grid], union: bool) -> Bounds:
     for name, grid in grids.items():
         box = base.pixel_box(grid, whole=True)
         if box is None:
-            text = f"The extent of {name} ({extent_text(grid)}) has no place in {crs_name(base.crs)}."
+            text = f"The extent of {name} ({extent_text(grid)}) cannot be transformed to {crs_name(base.crs)}."
             raise LacunaError("no-reprojection", text, "Give the extent in numbers.")
         boxes.append(box)
     if union:
@@ -283,8 +283,8 @@ def _extent_box(base: Grid, extent: Bounds, extent_crs: str | None) -> Bounds:
         x, y = np.array([extent[0], extent[2]] * 2), np.array([extent[1], extent[1], extent[3], extent[3]])
     cols, rows = base.to_pixels(x, y)
     if not (np.isfinite(cols).all() and np.isfinite(rows).all()):
-        text = f"The extent {', '.join(f'{value:.10g}' for value in extent)} in {crs_name(crs)} has no place in "
-        raise LacunaError("no-reprojection", f"{text}{crs_name(base.crs)}.", "Check the extent and its CRS.")
+        text = f"The extent {', '.join(f'{value:.10g}' for value in extent)} in {crs_name(crs)} cannot be transformed"
+        raise LacunaError("no-reprojection", f"{text} to {crs_name(base.crs)}.", "Check the extent and its CRS.")
     return cols.min(), rows.min(), cols.max(), rows.max()
 
 

@@ -269,7 +269,7 @@ def _reproject(geometries: np.ndarray, source: CRS, target: CRS, path: str) -> n
     dense = shapely.segmentize(geometries, longest)
     points = np.column_stack(project(source, target, *shapely.get_coordinates(dense).T))
     if not np.isfinite(points).all():
-        text = f"{path} has polygons without a place in {crs_name(target)} (from {crs_name(source)})."
+        text = f"{path} has polygons that cannot be transformed to {crs_name(target)} (from {crs_name(source)})."
         raise LacunaError("no-reprojection", text, "Check its CRS, or give only polygons of the area in question.")
     return shapely.set_coordinates(dense, points)
 
@@ -294,5 +294,5 @@ def _target(goal: str | int, names: Mapping[str, int], numbers: Mapping[str, int
     index = names.get(key, numbers.get(key)) if isinstance(goal, str) else numbers.get(key)
     if index is None:
         known = ", ".join(f"{item.name} ({item.value})" for item in classes)
-        raise UsageError("bad-class-map", f"The class map leads to {goal!r}, which is no class.", f"Known: {known}.")
+        raise UsageError("bad-class-map", f"The class map points to {goal!r}, which is no class.", f"Known: {known}.")
     return index

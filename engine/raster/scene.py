@@ -153,7 +153,7 @@ class Scene:
                     f"area is {extent_text(other)}.",
                     "Check that the raster is of the same place and its CRS is right, or leave it out.",
                 )
-            reporter.warn(f"{source} does not reach the area asked for; it is as if {name} were not available.")
+            reporter.warn(f"{source} does not overlap the area asked for; {name} is taken as not available.")
 
     def _say_grids(self, trained: Sequence[float] | None, reporter: Reporter) -> None:
         """Say which sources are reprojected or resampled, and warn of a resolution that the model has not seen."""

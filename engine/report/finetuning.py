@@ -33,7 +33,7 @@ def finetuning_page(result: Result, pictures: str, warnings: Sequence[str]) -> s
         page.section("Maps", pictures),
         page.section("Training", _curves(result["history"])),
         page.section("How often each scenario was trained", _probabilities(plan["strategy"])),
-        page.section("Where was learned and where measured", _split(plan["regions"]) + _pixels(plan["pixels"])),
+        page.section("Where it learned and where it was measured", _split(plan["regions"]) + _pixels(plan["pixels"])),
         page.section("How it was made", _method(result)),
     ]
     return page.render(os.path.basename(result["checkpoint"]), sections)

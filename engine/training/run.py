@@ -87,7 +87,7 @@ class Run:
         if progress is None:
             return Progress()
         total = self.session.recipe.settings.epochs
-        reporter.info(f"Taking up an unfinished training: {progress.epoch} of {total} epochs.")
+        reporter.info(f"Resuming an unfinished training: {progress.epoch} of {total} epochs.")
         return progress
 
 

@@ -112,7 +112,7 @@ def load_progress(path: str, mark: str, reporter: Reporter) -> Progress | None:
     try:
         numbers = json.loads(read_metadata(path)[_KEY])
         if numbers.pop("fingerprint") != mark:
-            reporter.info(f"{path} is of another or an older training and is not taken up.")
+            reporter.info(f"{path} belongs to another or an older training and is not resumed.")
             return None
         with safetensors.safe_open(path, framework="pt", device="cpu") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 it is no dict
@@ -122,7 +122,7 @@ def load_progress(path: str, mark: str, reporter: Reporter) -> Progress | None:
         }
         return Progress(**groups, **numbers)
     except (LacunaError, KeyError, TypeError, ValueError, OSError, safetensors.SafetensorError) as problem:
-        reporter.warn(f"The unfinished training {path} cannot be read ({problem}): training begins anew.")
+        reporter.warn(f"The unfinished training {path} cannot be read ({problem}): training starts from the beginning.")
         return None
 
 

@@ -520,7 +520,7 @@ def test_the_buttons_say_why_they_are_closed(labelled, checkpoint, tmp_path):
     page.classes.combo("Water").setCurrentIndex(1)
     page.classes.combo("Crops").setCurrentIndex(page.classes.combo("Crops").findText("Water"))
     page.refresh()
-    assert "cannot be changed so" in page.estimateLabel.text()
+    assert "cannot be changed like this" in page.estimateLabel.text()
     assert not page.planButton.isEnabled()
 
 

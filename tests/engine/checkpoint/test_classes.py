@@ -88,7 +88,7 @@ def test_classes_of_a_manifest_are_matched_by_name_and_added_with_value_and_colo
         ({"merge": {"Sea": "Water"}}, "'Sea' is no class"),
         ({"merge": {"Crops": "x"}, "drop": ["crops"]}, "both merged and dropped"),
         ({"merge": {"Crops": " "}}, "into nothing"),
-        ({"merge": {"Crops": "Water"}, "drop": ["Water"]}, "goes itself"),
+        ({"merge": {"Crops": "Water"}, "drop": ["Water"]}, "is itself merged or dropped"),
         ({"drop": ["Water", "Crops", "Built area"]}, "1 classes would be left"),
     ],
 )

@@ -183,7 +183,7 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(make, heard, met
     with pytest.raises(KeyboardInterrupt):
         run(job, crash_after(3))
     result = run(job, heard[0])
-    assert any("Taking up an unfinished training: 3 of 4" in text for text in texts(heard[1], "info"))
+    assert any("Resuming an unfinished training: 3 of 4" in text for text in texts(heard[1], "info"))
     assert same(whole["checkpoint"], result["checkpoint"])
     assert result["history"] == whole["history"]
     assert "probabilities" in result["history"][2]
@@ -198,7 +198,7 @@ def test_files_that_hold_the_same_are_the_same_job(make, heard, tmp_path, world)
     other.write_text(CONFIG)
     labels.write_bytes(Path(world["labels"]).read_bytes())
     run(dataclasses.replace(make(), config=str(other), labels=str(labels)), heard[0])
-    assert any("Taking up an unfinished training: 2 of 3" in text for text in texts(heard[1], "info"))
+    assert any("Resuming an unfinished training: 2 of 3" in text for text in texts(heard[1], "info"))
 
 
 def test_other_labels_are_another_job(make, heard, world, write_raster):
@@ -207,7 +207,7 @@ def test_other_labels_are_another_job(make, heard, world, write_raster):
     values = arrays()["labels"]
     values[:12, :12] = 1
     run(make(labels=write_raster("other_labels.tif", values)), heard[0])
-    assert any("is not taken up" in text for text in texts(heard[1], "info"))
+    assert any("is not resumed" in text for text in texts(heard[1], "info"))
 
 
 def cancelling(at, keep=False):
@@ -492,7 +492,7 @@ def test_a_class_without_validation_labels_is_said(tune, polygons, heard):
 def test_labels_on_another_grid_are_brought_to_that_of_the_scene(tune, write_raster, heard):
     coarse = write_raster("coarse.tif", arrays()["labels"][::2, ::2], Affine(20, 0, 500000, 0, -20, 5500000))
     plan = tune(labels=coarse, plan_only=True)
-    assert any("brought to the reference grid by nearest pixels" in text for text in texts(heard[1], "info"))
+    assert any("resampled to the reference grid by nearest neighbour" in text for text in texts(heard[1], "info"))
     assert sum(plan["pixels"]["training"].values()) > 0
 
 

@@ -200,7 +200,7 @@ def test_what_the_given_card_says_is_kept_but_for_scores(dis2, write_card, run_i
     said = run_import("dis2", dis2)
     card = read_card(str(tmp_path / "model.safetensors"))
     assert (card.reference, card.tile, card.margin, card.name) == ("ndsm", [128, 128], 20, "a name")
-    assert card.licence == "MIT" and "Under which licence" not in said
+    assert card.licence == "MIT" and "The licence of" not in said
     assert card.parents == ["00", sha256(str(tmp_path / "weights.pth"))]
     assert card.description.startswith("Words. ")
     assert (card.scores, card.scores_on) == ([], "") and "Scores" in said

@@ -158,7 +158,7 @@ def test_unknown_classes_are_all_named(write):
     assert caught.value.code == "unknown-class"
     with pytest.raises(LacunaError, match="'3'"):
         labelled(write, [box(0, 0, 1, 1)], [3])
-    with pytest.raises(UsageError, match="leads to 'wood', which is no class") as caught:
+    with pytest.raises(UsageError, match="points to 'wood', which is no class") as caught:
         labelled(write, [box(0, 0, 1, 1)], ["oak"], class_map={"oak": "wood"})
     assert caught.value.code == "bad-class-map"
 

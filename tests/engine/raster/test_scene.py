@@ -160,7 +160,7 @@ def test_a_source_that_misses_only_the_part_asked_for_is_as_if_not_there(three, 
         layers = scene.read(0, 0, 10, 10)
         assert not layers["radar"].valid.any()
         assert layers["optical"].valid.all()
-    assert any(level == "warning" and "as if radar were not available" in text for level, text in said)
+    assert any(level == "warning" and "radar is taken as not available" in text for level, text in said)
 
 
 def test_an_extent_that_misses_all_is_an_error(three):

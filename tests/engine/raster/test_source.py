@@ -210,7 +210,7 @@ def test_bands_that_are_asked_for(write_raster, modality, asked, expected):
         (("a", "b", "c"), "xy", ["a", "q"], "unknown-band", "has no band q"),
         (None, "xy", [1, 4], "unknown-band", "has no band 4"),
         (None, "xy", [0, 1], "unknown-band", "has no band 0"),
-        (None, "xy", [1], "bad-bands", "1 bands are asked of"),
+        (None, "xy", [1], "bad-bands", "1 bands were asked of"),
         (("a", "a", "c"), "xy", ["a", "c"], "unknown-band", "has no band a"),
     ],
 )

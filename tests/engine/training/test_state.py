@@ -50,7 +50,7 @@ def test_another_job_does_not_take_it_up(tmp_path, progress, heard):
     path = str(tmp_path / "m.part")
     save_progress(path, progress, "mark")
     assert load_progress(path, "other", heard[0]) is None
-    assert "not taken up" in heard[1][-1]["text"]
+    assert "not resumed" in heard[1][-1]["text"]
 
 
 @pytest.mark.parametrize("cut", [0, 4, 100, -1])
@@ -60,7 +60,7 @@ def test_a_broken_one_is_said_and_left(tmp_path, progress, heard, cut):
     path.write_bytes(path.read_bytes()[:cut])
     assert load_progress(str(path), "mark", heard[0]) is None
     assert heard[1][-1]["level"] == "warning"
-    assert "begins anew" in heard[1][-1]["text"]
+    assert "starts from the beginning" in heard[1][-1]["text"]
 
 
 def test_none_is_none_and_removal_is_whole(tmp_path, progress, heard):

@@ -81,7 +81,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(two_scenes, make_jo
         train(cut, crash_after(2))
     assert files(tmp_path) == ["model.safetensors.part"]
     result = train(cut, heard[0])
-    assert any("Taking up an unfinished training: 2 of 3" in event.get("text", "") for event in heard[1])
+    assert any("Resuming an unfinished training: 2 of 3" in event.get("text", "") for event in heard[1])
     assert same(whole.output, cut.output)
     assert result["history"] == wanted["history"]
     assert files(tmp_path) == ["model.safetensors"]
