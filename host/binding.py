@@ -57,10 +57,10 @@ def gdal_name(layer: QgsRasterLayer) -> Optional[str]:
     if provider in PICTURE_PROVIDERS:
         raise LacunaError(
             "layer-picture",
-            tr("The layer “{}” comes from a service of pictures ({}): its colours are no measurements.").format(
+            tr("The layer “{}” comes from an image service ({}): its colours are not measurements.").format(
                 layer.name(), PICTURE_PROVIDERS[provider]
             ),
-            tr("Choose the raster file that the picture was made of, or a coverage service (WCS)."),
+            tr("Choose the raster file that the image was made from, or a coverage service (WCS)."),
         )
     source = layer.source()
     if provider != "gdal" or "authcfg=" in source:

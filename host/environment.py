@@ -39,7 +39,7 @@ _FAULTS = (
     (
         r"CERTIFICATE_VERIFY_FAILED|SSLError|SSL: ",
         "network-certificate",
-        "The secure connection was refused: something on the way shows a certificate of its own.",
+        "The secure connection was refused: something on the network presents its own certificate.",
         "Ask your administrator for its certificate file and set the variable SSL_CERT_FILE to it.",
     ),
     (

@@ -164,7 +164,7 @@ def _cut(layer: QgsRasterLayer, extent: Optional[tuple[QgsRectangle, Any]]) -> Q
     if part.isEmpty():
         raise LacunaError(
             "no-overlap",
-            tr("The layer “{}” does not reach into the chosen area.").format(layer.name()),
+            tr("The layer “{}” does not overlap the chosen area.").format(layer.name()),
             tr("Choose another area, or set this modality to not available."),
         )
     pixel_x, pixel_y = layer.rasterUnitsPerPixelX(), layer.rasterUnitsPerPixelY()

@@ -144,8 +144,8 @@ class EvaluationView(QWidget):
             )
         self.classes.show_rows([tr("Class"), "IoU", tr("User's"), tr("Producer's"), tr("Labelled")], rows)
         for column, hint in (
-            (2, tr("User's accuracy: the share of what the map calls so that is so (precision)")),
-            (3, tr("Producer's accuracy: the share of what is so that the map calls so (recall)")),
+            (2, tr("User's accuracy: the share of pixels mapped as a class that are of that class (precision)")),
+            (3, tr("Producer's accuracy: the share of pixels of a class that are mapped as that class (recall)")),
         ):
             self.classes.horizontalHeaderItem(column).setToolTip(hint)
         self._show_confusion()

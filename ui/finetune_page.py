@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The Fine-tune page: from a checkpoint, layers and labels over a plan that is shown to a new checkpoint."""
+"""The Fine-tune page: takes a checkpoint, layers and labels, shows a plan, and makes a new checkpoint."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def forest_words(result: dict[str, Any]) -> list[str]:
         if item["miou"] > own.get(tuple(item["available"]), 1.0)
     ]
     if not better:
-        return [tr("A random forest on the same labels is better nowhere.")]
+        return [tr("A random forest on the same labels is better in no scenario.")]
     words = tr("A random forest on the same labels is better with {}: take it where these are your inputs.")
     return [words.format("; ".join(better))]
 
@@ -81,7 +81,7 @@ def result_words(result: dict[str, Any], base: str) -> str:
     change = tr("Mean mIoU over the scenarios {:.3f}, before {:.3f}.").format(result["miou"], result["miou_before"])
     ended = {
         "done": tr("Best epoch {} of {}, {}."),
-        "early": tr("Best epoch {} of {}, {}; nothing better came, so the training ended early."),
+        "early": tr("Best epoch {} of {}, {}; no later epoch was better, so the training ended early."),
         "asked": tr("Best epoch {} of {}, {}; stopped as asked."),
     }[result["stopped"]].format(result["best_epoch"], result["epochs"], duration(result["seconds"]))
     words = [change]

@@ -86,7 +86,7 @@ class OptionsPage(QgsOptionsPageWidget):
         variable = os.environ.get(interpreters.VARIABLE)
         say(
             self.form.stateLabel,
-            tr("The variable {} is set to {} and goes first.").format(interpreters.VARIABLE, variable)
+            tr("The variable {} is set to {} and takes precedence.").format(interpreters.VARIABLE, variable)
             if variable
             else "",
         )

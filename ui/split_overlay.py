@@ -121,7 +121,7 @@ class SplitOverlay(QObject):
         if geometry.isNull() or not geometry.boundingBox().isFinite():
             raise LacunaError(
                 "no-transform",
-                tr("The split has no place in the CRS of the map ({}).").format(target.userFriendlyIdentifier()),
+                tr("The split cannot be shown in the CRS of the map ({}).").format(target.userFriendlyIdentifier()),
                 tr("Choose a CRS for the map that reaches over the rasters."),
             )
         return geometry

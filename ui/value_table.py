@@ -181,7 +181,7 @@ class ValueTable(QTableWidget):
         mark.setForeground(QColor(WARNING_COLOR))
         hint = tr("Guessed: choose it to confirm, or choose another.") if guessed else ""
         if meaning.name is None:
-            hint = tr("No class is called so: choose one, or ignore the value.")
+            hint = tr("No class has this name: choose one, or ignore the value.")
         for item in (mark, combo):
             item.setToolTip(hint)
 

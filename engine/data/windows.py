@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Windows spread evenly over scenes, in which all modalities are there: on them a latent is looked at."""
+"""Windows spread evenly over scenes, in which all modalities have data: on them the latents are measured."""
 
 from __future__ import annotations
 

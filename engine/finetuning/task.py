@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is to be fine-tuned, on what and how: all that a job and its files say, read, checked and said."""
+"""What is to be fine-tuned, on what and how: what a job and its files say, read, checked and reported."""
 
 from __future__ import annotations
 
