@@ -75,7 +75,7 @@ def test_labels_on_a_coarser_grid_are_repeated_and_it_is_said(write_raster, hear
     found = read_labels(entry(path), GRID, WHOLE, Legend(CLASSES, []), heard[0])
     table = np.array([-1, 0, 1, -1, -1, 2])
     assert found.tolist() == np.kron(table[coarse], np.ones((2, 2), int)).tolist()
-    assert any("nearest pixels" in event["text"] for event in heard[1])
+    assert any("nearest neighbour" in event["text"] for event in heard[1])
 
 
 def test_labels_that_cover_a_part_leave_the_rest_unknown(write_raster):

@@ -152,7 +152,7 @@ def test_a_crashed_job_is_taken_up_with_the_same_bits(limit, two_sources, run_se
     assert list((tmp_path / "broken.tif.part").glob("strip-*.tif"))
     calls["limit"] = 10**6
     run = run_segment(*two_sources, "broken.tif", **EVERYTHING, overwrite=True)
-    assert any("Taking up" in text for text in run.texts("info"))
+    assert any("Resuming" in text for text in run.texts("info"))
     assert outputs(run, read) == whole
     assert run.record["classes"] == counts
     assert not list(tmp_path.glob("*.part*"))
@@ -165,7 +165,7 @@ def test_no_resume_begins_anew(two_sources, run_segment, monkeypatch, tmp_path):
     monkeypatch.undo()
     assert (tmp_path / "classes.tif.part").is_dir()
     run = run_segment(*two_sources, resume=False, **{**EVERYTHING})
-    assert not any("Taking up" in text for text in run.texts("info"))
+    assert not any("Resuming" in text for text in run.texts("info"))
 
 
 def test_parts_of_a_changed_input_are_not_taken_up(two_sources, run_segment, monkeypatch, write_raster):
@@ -185,7 +185,7 @@ def test_parts_of_a_changed_input_are_not_taken_up(two_sources, run_segment, mon
     write_raster("height.tif", np.ones((130, 170), np.float32))
     run = run_segment(checkpoint, sources, **EVERYTHING)
     assert any("removed" in text for text in run.texts("info"))
-    assert not any("Taking up" in text for text in run.texts("info"))
+    assert not any("Resuming" in text for text in run.texts("info"))
 
 
 @pytest.mark.parametrize("after", [0, 3, 9])

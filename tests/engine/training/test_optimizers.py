@@ -174,7 +174,7 @@ def test_each_optimizer_is_taken_up_to_the_same_bits(make, name):
         train(cut, Reporter(take))
     said = []
     train(cut, Reporter(said.append))
-    assert any("Taking up" in event.get("text", "") for event in said)
+    assert any("Resuming" in event.get("text", "") for event in said)
     assert Pixel.told == [0, 1, 2, 0, 1, 2]
     assert all(torch.equal(value, weights(cut)[key]) for key, value in weights(whole).items())
 

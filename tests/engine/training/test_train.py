@@ -101,7 +101,7 @@ def test_resume_can_be_refused(two_scenes, make_job, heard):
     with pytest.raises(Crash):
         train(job, crash_after(1))
     train(job, heard[0])
-    assert not any("Taking up" in event.get("text", "") for event in heard[1])
+    assert not any("Resuming" in event.get("text", "") for event in heard[1])
 
 
 @pytest.mark.parametrize("when", ["epochs", "step"])
