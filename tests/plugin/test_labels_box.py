@@ -450,4 +450,4 @@ def test_a_picture_service_holds_no_labels(make):
     url = "type=xyz&url=https://tile.example.org/%7Bz%7D/%7Bx%7D/%7By%7D.png&zmax=19&zmin=0"
     box = make()
     box.set_layer(in_project(QgsRasterLayer(url, "map tiles", "wms")))
-    assert "picture" in box.problem()
+    assert "image service" in box.problem()

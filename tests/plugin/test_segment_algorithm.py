@@ -174,7 +174,7 @@ def test_a_layer_of_pictures_is_refused(processing, request_):
     url = "type=xyz&url=https://tile.example.org/%7Bz%7D/%7Bx%7D/%7By%7D.png&zmax=19&zmin=0"
     tiles = QgsRasterLayer(url, "map tiles", "wms")
     QgsProject.instance().addMapLayer(tiles)
-    with pytest.raises(QgsProcessingException, match="pictures"):
+    with pytest.raises(QgsProcessingException, match="image service"):
         processing.run("lacuna:segment", {**request_, "MODALITY_2": tiles})
 
 

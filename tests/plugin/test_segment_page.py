@@ -280,7 +280,7 @@ def test_a_layer_of_a_picture_service_is_refused_with_a_clear_word(page):
     row(page, "radar").set_layer(tiles)
     page.refresh()
     assert not page.segmentButton.isEnabled()
-    assert "picture" in page.estimateLabel.text()
+    assert "image service" in page.estimateLabel.text()
     assert "map tiles" in row(page, "radar").coverLabel.text()
 
 
