@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import configparser
-import importlib.util
 import json
 import re
 import subprocess
@@ -16,6 +15,7 @@ import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
+import package
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,11 +40,7 @@ URL = re.compile(r"https://[\w.-]+/\S+\Z")
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    path = ROOT / "tools" / "package.py"
-    spec = importlib.util.spec_from_file_location("package_tool", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool.build(tmp_path_factory.mktemp("dist"))
+    return package.build(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")

@@ -3,24 +3,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import ast
 from pathlib import Path
 
 import pytest
+import qt6_names
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def finder():
-    spec = importlib.util.spec_from_file_location("qt6_names", ROOT / "tools" / "qt6_names.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-FINDER = finder()
 
 
 def files(suffix):
@@ -46,18 +35,18 @@ def name(path):
 def test_there_is_something_to_read():
     assert {"plugin.py", "ui/dock.py", "processing/provider.py", "tests/plugin/conftest.py"} <= set(map(name, SOURCES))
     assert "ui/dock.ui" in map(name, FORMS)
-    chains = [str(chain) for path in SOURCES for chain in FINDER.chains(FINDER.ast.parse(path.read_text("utf-8")))]
+    chains = [str(chain) for path in SOURCES for chain in qt6_names.chains(ast.parse(path.read_text("utf-8")))]
     assert "Qt.AlignmentFlag.AlignRight" in chains
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_a_source_is_written_for_qt_6(path):
-    assert FINDER.faults_of_source(path.read_text(encoding="utf-8")) == []
+    assert qt6_names.faults_of_source(path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("path", FORMS, ids=name)
 def test_a_form_is_written_for_both_readers(path):
-    assert FINDER.faults_of_form(path.read_text(encoding="utf-8")) == []
+    assert qt6_names.faults_of_form(path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
@@ -105,7 +94,7 @@ def test_a_form_is_written_for_both_readers(path):
     ],
 )
 def test_the_finder_finds_what_qt_6_lost(line):
-    assert len(FINDER.faults_of_source(line)) >= 1
+    assert len(qt6_names.faults_of_source(line)) >= 1
 
 
 @pytest.mark.parametrize(
@@ -130,11 +119,11 @@ def test_the_finder_finds_what_qt_6_lost(line):
     ],
 )
 def test_the_finder_leaves_alone_what_both_know(line):
-    assert FINDER.faults_of_source(line) == []
+    assert qt6_names.faults_of_source(line) == []
 
 
 def test_a_fault_names_its_line():
-    (fault,) = FINDER.faults_of_source("a = 1\nb = Qt.AlignRight")
+    (fault,) = qt6_names.faults_of_source("a = 1\nb = Qt.AlignRight")
     assert fault.startswith("line 2: Qt.AlignRight:")
 
 
@@ -155,10 +144,10 @@ FORM = """<ui version="4.0"><class>A</class><widget class="{kind}" name="a">
     ],
 )
 def test_the_finder_reads_forms(kind, enum, flags, end, fault):
-    faults = FINDER.faults_of_form(FORM.format(kind=kind, enum=enum, flags=flags, end=end))
+    faults = qt6_names.faults_of_form(FORM.format(kind=kind, enum=enum, flags=flags, end=end))
     assert len(faults) == 1 and fault in faults[0]
 
 
 def test_a_form_with_plain_enums_is_left_alone():
     text = FORM.format(kind="QSlider", enum="Qt::Horizontal", flags="Qt::AlignLeft|Qt::AlignTop", end="")
-    assert FINDER.faults_of_form(text) == []
+    assert qt6_names.faults_of_form(text) == []

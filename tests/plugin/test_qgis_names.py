@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 import qgis.core
 import qgis.gui
+import qt6_names
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -19,20 +18,9 @@ SOURCES = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in folder.r
 SOURCES = sorted(path for path in SOURCES if path.name != "compat.py" and b"from qgis" in path.read_bytes())
 
 
-def load_finder():
-    spec = importlib.util.spec_from_file_location("qt6_names", ROOT / "tools" / "qt6_names.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-FINDER = load_finder()
-
-
 def unknown(text):
     """Yield each dotted name in `text` that begins with a class of QGIS and that this QGIS does not have."""
-    for chain in FINDER.chains(ast.parse(text)):
+    for chain in qt6_names.chains(ast.parse(text)):
         place = getattr(qgis.core, chain.parts[0], None) or getattr(qgis.gui, chain.parts[0], None)
         if not chain.parts[0].startswith(("Qgs", "Qgis")):
             continue

@@ -5,27 +5,15 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
-import sys
 
 import pytest
+import qt6_names
 from qgis.PyQt.QtCore import QObject
 from test_forms import ROOT, files
 
 QT_MODULES = ("QtCore", "QtGui", "QtWidgets", "QtTest")
 TESTS = [path.relative_to(ROOT) for path in sorted((ROOT / "tests" / "plugin").glob("*.py"))]
 SOURCES = [*files(".py"), *TESTS]
-
-
-def load_finder():
-    spec = importlib.util.spec_from_file_location("qt6_names", ROOT / "tools" / "qt6_names.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-FINDER = load_finder()
 
 
 def qt_class(name):
@@ -39,7 +27,7 @@ def qt_class(name):
 
 def unknown_chains(tree):
     """Yield each dotted name that begins with a class of Qt and that PyQt6 does not have."""
-    for chain in FINDER.chains(tree):
+    for chain in qt6_names.chains(tree):
         # QGIS 4 puts the types of QVariant back.
         if chain.parts[0].startswith(("Qgs", "Qgis", "QVariant")):
             continue
@@ -52,7 +40,7 @@ def unknown_chains(tree):
 
 def unknown_imports(tree):
     """Yield what is imported from `qgis.PyQt` and is not there."""
-    for module, name, _, line in FINDER.imported(tree):
+    for module, name, _, line in qt6_names.imported(tree):
         if module.startswith("qgis.PyQt.") and not hasattr(importlib.import_module(module), name):
             yield f"line {line}: {module}.{name}"
 
@@ -101,4 +89,4 @@ def test_a_name_that_pyqt6_lacks_is_found(line):
 
 def test_the_sources_have_names_to_try():
     trees = [ast.parse((ROOT / path).read_text(encoding="utf-8")) for path in SOURCES]
-    assert "Qt.AlignmentFlag.AlignRight" in [str(chain) for tree in trees for chain in FINDER.chains(tree)]
+    assert "Qt.AlignmentFlag.AlignRight" in [str(chain) for tree in trees for chain in qt6_names.chains(tree)]
