@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from ..checkpoint.card import Card, Scenario
 from ..data.splits import TEST
 from ..models.base import SegmentationModel
-from ..training.run import calibration, now, scores_of
+from ..training.run import calibration, mean_score, now, scores_of
 from ..training.state import Progress
 from ..training.validation import Tally
 from .plan import FinetunePlan
@@ -70,7 +68,7 @@ class Outcome:
             adapter: path of the adapter file, or None.
         """
         task, progress, before = self.plan.task, self.progress, scores_of(self.before)
-        means = [_mean(scores) for scores in (before, card.scores)]
+        means = [mean_score(scores) for scores in (before, card.scores)]
         if means[1] <= means[0]:
             self.plan.session.reporter.warn(
                 f"The fine-tuned checkpoint is no better than its parent (mean mIoU {means[1]:.4f}, before "
@@ -121,9 +119,3 @@ class Outcome:
             "before": scores_of(self.before),
             "lineage": [parent, *task.card.training.get("lineage", [])],
         }
-
-
-def _mean(scores: Sequence[Mapping[str, Any]]) -> float:
-    """Return the mean mIoU over scenarios."""
-    known = [item["miou"] for item in scores if item["miou"] is not None]
-    return round(float(np.mean(known)), 6) if known else 0.0

@@ -13,13 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from ..checkpoint.card import Card, Scenario
 from ..checkpoint.store import save
 from ..data.splits import VALIDATION
 from ..models.forest import Forest
-from ..training.run import calibration, now, scores_of
+from ..training.run import calibration, mean_score, now, scores_of
 from ..training.validation import Tally
 from .forest import MOST_PIXELS, TREES, WINDOWS, grow_forest
 from .plan import FinetunePlan
@@ -56,12 +54,6 @@ def grow_rival(plan: FinetunePlan, path: str, region: int, scores_on: str) -> di
     session.reporter.info(f"Wrote {path}.")
     seconds = round(time.monotonic() - began, 2)
     return {"checkpoint": path, "scores": card.scores, "miou": mean_score(card.scores), "seconds": seconds}
-
-
-def mean_score(scores: Sequence[Mapping[str, Any]]) -> float:
-    """Return the mean mIoU over scenarios."""
-    known = [item["miou"] for item in scores if item["miou"] is not None]
-    return round(float(np.mean(known)), 6) if known else 0.0
 
 
 def say_who_is_better(scores: Sequence[Mapping[str, Any]], forest: Mapping[str, Any], plan: FinetunePlan) -> None:

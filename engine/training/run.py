@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ..checkpoint.card import Card, Scenario
@@ -102,6 +103,12 @@ def calibration(validated: Mapping[Scenario, Tally]) -> list[dict[str, Any]]:
 def scores_of(tallies: Mapping[Scenario, Tally]) -> list[dict[str, Any]]:
     """Return the measures of each scenario as a card holds them."""
     return [{"available": list(scenario), **tally.matrix.summary()} for scenario, tally in tallies.items()]
+
+
+def mean_score(scores: Sequence[Mapping[str, Any]]) -> float:
+    """Return the mean mIoU over scenarios, of scores as a card holds them."""
+    known = [item["miou"] for item in scores if item["miou"] is not None]
+    return round(float(np.mean(known)), 6) if known else 0.0
 
 
 def write_checkpoint(output: str, model: nn.Module, card: Card, reporter: Reporter) -> None:
