@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from ..raster.scene import Layer, Scene
 from .labels import Legend, Window, number_of, read_labels, read_objects
 from .manifest import Manifest, SceneEntry
 from .splits import GAP, REGIONS, TRAIN, VALIDATION, split_blocks, split_groups, split_objects
-from .statistics import BandStatistics
 
-_BLOCK = 1024
 # Scenes up to this size together (numbers of 4 bytes) stay in memory; larger ones are read window by window.
 CACHED = 2**28
 
@@ -177,30 +175,6 @@ def count_classes(scenes: Sequence[LabelledScene], region: int, classes: int) ->
     return np.sum([scene.counts(region, classes) for scene in scenes], axis=0)
 
 
-def measure_modalities(
-    scenes: Sequence[LabelledScene], modalities: Sequence[Modality], reporter: Reporter
-) -> list[Modality]:
-    """Return the modalities with the statistics, scaling and resolution range of the training pixels.
-
-    Statistics are over all valid pixels of training regions, labelled or not.
-
-    Raises:
-        LacunaError: `no-valid-pixels`, a modality has none in any training region.
-    """
-    training = [scene for scene in scenes if (scene.region == TRAIN).any()]
-    measured = []
-    for modality in modalities:
-        holders = [scene for scene in training if modality.name in scene.rasters.names]
-        gathered = BandStatistics(len(modality.bands), sum(scene.region.size for scene in holders))
-        for scene in holders:
-            _gather(scene, modality.name, gathered)
-        if gathered.count == 0:
-            text = f"Modality {modality.name} has no valid pixel in any training scene."
-            raise LacunaError("no-valid-pixels", text, "Give it in a scene for training, or leave it out.")
-        measured.append(_complete(modality, gathered.result(), holders, reporter))
-    return measured
-
-
 def _open(entry: SceneEntry, manifest: Manifest, reporter: Reporter) -> LabelledScene:
     missing = [item.name for item in manifest.modalities if item.required and item.name not in entry.sources]
     if missing:
@@ -241,37 +215,6 @@ def window_of(entry: SceneEntry, grid: Grid) -> Window:
         found = f"Scene {entry.name} has the extent {list(entry.extent)}, but covers {extent_text(grid)}."
         raise LacunaError("no-overlap", found, "Give an extent inside it, in the CRS of its reference modality.")
     return top, left, height, width
-
-
-def _gather(scene: LabelledScene, name: str, gathered: BandStatistics) -> None:
-    """Add the valid training pixels of one modality of a scene."""
-    top, left, height, width = scene.window
-    for row in range(0, height, _BLOCK):
-        for column in range(0, width, _BLOCK):
-            wanted = scene.region[row : row + _BLOCK, column : column + _BLOCK] == TRAIN
-            if wanted.any():
-                layer = scene.read(top + row, left + column, *wanted.shape)[name]
-                gathered.update(layer.values[:, layer.valid & wanted])
-
-
-def _complete(
-    modality: Modality, statistics: dict[str, list[float]], holders: Sequence[LabelledScene], reporter: Reporter
-) -> Modality:
-    """Return `modality` with what was measured."""
-    chain = modality.scaling
-    if not chain:
-        flat = [band for band, value in zip(modality.bands, statistics["std"]) if value == 0]
-        if flat:
-            reporter.warn(f"Modality {modality.name}: {', '.join(flat)} has one value in all training scenes.")
-        spread = [value or 1.0 for value in statistics["std"]]
-        chain = [{"type": "z_score", "mean": statistics["mean"], "std": spread}]
-    return replace(modality, scaling=chain, statistics=statistics, resolution=_ground_range(modality.name, holders))
-
-
-def _ground_range(name: str, holders: Sequence[LabelledScene]) -> list[float] | None:
-    """Return the range of pixel sizes, in metres, of the rasters of a modality."""
-    sizes = [float(f"{scene.rasters.source(name).grid.ground_resolution:.6g}") for scene in holders]
-    return [min(sizes), max(sizes)] if np.isfinite(sizes).all() else None
 
 
 def _cut(layer: Layer, row: int, column: int, height: int, width: int) -> Layer:

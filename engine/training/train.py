@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..checkpoint.card import Card, Scenario
 from ..checkpoint.header import sha256
-from ..data.labelled_scenes import LabelledScene, close_scenes, divide_scenes, measure_modalities, open_scenes
+from ..data.labelled_scenes import LabelledScene, close_scenes, divide_scenes, open_scenes
 from ..data.manifest import Manifest, read_manifest
+from ..data.measure import measure_modalities
 from ..data.splits import TEST, VALIDATION
 from ..errors import CancelledError, LacunaError
 from ..events import Reporter

@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lacuna.engine.data.labelled_scenes import close_scenes, divide_scenes, measure_modalities, open_scenes
+from lacuna.engine.data.labelled_scenes import close_scenes, divide_scenes, open_scenes
+from lacuna.engine.data.measure import measure_modalities
 from lacuna.engine.data.splits import TRAIN
 from lacuna.engine.training.augment import Geometry
 from lacuna.engine.training.crops import Crop, Cutter, Sampler, chunks, collate

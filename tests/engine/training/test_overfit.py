@@ -12,8 +12,9 @@ import torch
 
 from lacuna.engine.checkpoint.card import scenarios
 from lacuna.engine.data.confusion import ConfusionMatrix
-from lacuna.engine.data.labelled_scenes import close_scenes, divide_scenes, measure_modalities, open_scenes
+from lacuna.engine.data.labelled_scenes import close_scenes, divide_scenes, open_scenes
 from lacuna.engine.data.manifest import read_manifest
+from lacuna.engine.data.measure import measure_modalities
 from lacuna.engine.data.splits import TRAIN
 from lacuna.engine.events import silent
 from lacuna.engine.models.names import MODULES
