@@ -60,7 +60,7 @@ class LabelledScene:
     def read(self, row: int, column: int, height: int, width: int) -> dict[str, Layer]:
         """Return the layers of a window of the scene's grid: scaled once prepared; 0 where invalid or outside."""
         if self._cache:
-            return {name: _cut(layer, row, column, height, width) for name, layer in self._cache.items()}
+            return self._scaled({name: _cut(layer, row, column, height, width) for name, layer in self._cache.items()})
         return self._scaled(self.rasters.read(row, column, height, width))
 
     def keep(self) -> None:
@@ -69,9 +69,8 @@ class LabelledScene:
         self.rasters.close()
 
     def prepare(self, modalities: Sequence[Modality]) -> None:
-        """Set how values are scaled; called once."""
+        """Set how values are scaled from now on."""
         self.modalities = {item.name: item for item in modalities}
-        self._cache = self._scaled(self._cache)
 
     @property
     def numbers(self) -> int:

@@ -29,6 +29,7 @@ from .network import Regrouped, adapt_network, whole_tensors
 from .outcome import Outcome
 from .pictures import Gallery, choose_view
 from .plan import FinetunePlan
+from .rescaling import fit_scaling
 from .rival import grow_rival, say_who_is_better
 from .strategy import choose_strategy
 from .task import Task, check_labels, choose_split, read_task
@@ -80,6 +81,7 @@ def _run(task: Task, base: SegmentationModel, device: torch.device, reporter: Re
         check_labels(opened, task.manifest)
         task = replace(task, manifest=replace(task.manifest, split=choose_split(task, opened, reporter)))
         divide_scenes(opened, task.manifest, reporter)
+        fitted = fit_scaling(opened, task.card.modalities)
         for scene in opened:
             scene.prepare(task.card.modalities)
         reporter.check()
@@ -87,7 +89,7 @@ def _run(task: Task, base: SegmentationModel, device: torch.device, reporter: Re
             opened, task.card.modalities, task.classes.classes, task.settings.recipe, device, task.job.seed, reporter
         )
         strategy = choose_strategy(task, base, session)
-        plan = FinetunePlan.of(task, session, strategy, adapt_network(task, base, device))
+        plan = FinetunePlan.of(task, session, strategy, adapt_network(task, base, device), fitted)
         plan.say()
         return (plan.to_dict(), "") if task.job.plan_only else _train(plan, base)
     finally:
@@ -99,11 +101,13 @@ def _train(plan: FinetunePlan, base: SegmentationModel) -> tuple[dict[str, Any],
     task, session, model = plan.task, plan.session, plan.model
     # Labels that neither trained nor chose the best epoch, where there are some.
     region = TEST if session.counts[TEST].any() else VALIDATION
-    run = Run(session, model, plan.strategy, task.order, task.job.output, _fingerprint(plan))
     regrouped, gallery = Regrouped(base, task.classes.sources), _gallery(plan, region)
-    before = run.measure(region, regrouped)
+    before = _run_of(plan).measure(region, regrouped)
     if gallery is not None:
         gallery.add("before", regrouped)
+    # From here on values are scaled to suit the area; the parent was measured as it is.
+    plan = replace(plan, session=session.rescaled(plan.modalities))
+    run = _run_of(plan)
     progress, stopped = run.train(task.job.resume, task.job.keep_best)
     small, whole = adapter_tensors(model), whole_tensors(task, base, model)
     merge_lora(model)
@@ -124,6 +128,12 @@ def _train(plan: FinetunePlan, base: SegmentationModel) -> tuple[dict[str, Any],
     if forest is not None:
         say_who_is_better(card.scores, forest, plan)
     return result, "" if gallery is None else gallery.html()
+
+
+def _run_of(plan: FinetunePlan) -> Run:
+    """Return what trains and measures the network of a plan."""
+    task = plan.task
+    return Run(plan.session, plan.model, plan.strategy, task.order, task.job.output, _fingerprint(plan))
 
 
 def _gallery(plan: FinetunePlan, region: int) -> Gallery | None:

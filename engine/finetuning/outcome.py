@@ -49,6 +49,7 @@ class Outcome:
         return replace(
             task.card,
             architecture={"name": task.card.architecture["name"], "config": model.config()},
+            modalities=list(session.modalities),
             classes=task.classes.classes,
             resolution=[min(low for low, _ in ranges), max(high for _, high in ranges)] if ranges else None,
             scores=scores_of(self.after),
@@ -115,6 +116,7 @@ class Outcome:
             "split": None if task.manifest.split is None else asdict(task.manifest.split),
             **self.plan.session.record(self.progress),
             "settings": task.settings.to_dict(),
+            "rescaled": self.plan.rescaled,
             "classes": {"added": classes.added, "merged": classes.merged, "dropped": classes.dropped},
             "before": scores_of(self.before),
             "lineage": [parent, *task.card.training.get("lineage", [])],

@@ -11,12 +11,13 @@ import numpy as np
 import rasterio.features
 from rasterio.transform import Affine
 
-from ..checkpoint.card import ClassInfo
+from ..checkpoint.card import ClassInfo, Modality
 from ..data.labelled_scenes import LabelledScene
 from ..data.splits import GAP, TEST, TRAIN, VALIDATION
 from ..models.base import SegmentationModel
 from ..training.session import Session
 from ..training.strategies import Strategy
+from .rescaling import changed_scaling
 from .task import Task
 from .trainable import count_trained
 
@@ -33,6 +34,7 @@ class FinetunePlan:
         strategy: draws the scenarios.
         model: the network to train.
         weights: how many numbers it has, how many are trained, and how many of these are adapters.
+        modalities: those of the checkpoint, with the scaling to train in: their own, or one that suits the area.
     """
 
     task: Task
@@ -40,11 +42,24 @@ class FinetunePlan:
     strategy: Strategy
     model: SegmentationModel
     weights: dict[str, int]
+    modalities: Sequence[Modality]
 
     @classmethod
-    def of(cls, task: Task, session: Session, strategy: Strategy, model: SegmentationModel) -> FinetunePlan:
+    def of(
+        cls,
+        task: Task,
+        session: Session,
+        strategy: Strategy,
+        model: SegmentationModel,
+        modalities: Sequence[Modality],
+    ) -> FinetunePlan:
         """Return the plan to train `model`; adapters are counted now, before they are merged."""
-        return cls(task, session, strategy, model, count_trained(model))
+        return cls(task, session, strategy, model, count_trained(model), modalities)
+
+    @property
+    def rescaled(self) -> list[str]:
+        """The modalities whose values are scaled in another way than the checkpoint's card says."""
+        return changed_scaling(self.task.card.modalities, self.modalities)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values; see `docs/finetune.md`."""
@@ -66,6 +81,7 @@ class FinetunePlan:
             "epochs": settings.epochs,
             "steps": -(-session.crops(crop) // (settings.batch * settings.accumulation)),
             "crop": crop,
+            "rescaled": self.rescaled,
             "warnings": session.reporter.warnings,
         }
 
@@ -84,6 +100,11 @@ class FinetunePlan:
             reporter.info(f"{item.value} {item.name}: labelled pixels for {numbers}.")
         for scenario, share in zip(self.strategy.order, self.strategy.probabilities):
             reporter.info(f"{' + '.join(scenario)}: trained with probability {share:.4f}.")
+        for name in self.rescaled:
+            reporter.info(
+                f"{name}: values here lie outside what the checkpoint was made for, so they are scaled to suit this "
+                "area. The new checkpoint keeps that scaling."
+            )
         reporter.info(f"{self.weights['trained']} of {self.weights['all']} weights are trained.")
 
 

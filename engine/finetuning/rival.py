@@ -86,6 +86,7 @@ def _card(plan: FinetunePlan, model: Forest, grown: Sequence[Scenario], validate
     return replace(
         task.card,
         architecture={"name": "forest", "config": model.config()},
+        modalities=list(session.modalities),
         classes=task.classes.classes,
         name=f"{manifest.name}, random forest",
         description=(

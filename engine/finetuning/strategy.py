@@ -71,7 +71,8 @@ class LatentStrategy(Strategy):
         self._session = session
         names = self._names(task)
         self._known = [scenario for scenario in task.order if set(scenario) <= set(names)]
-        self._batches = self._cut(task, names, session.crop(base.output_stride))
+        self._whole = Strategy(task.order, full_probabilities(task.order))
+        self._holding, self._crop = names, session.crop(base.output_stride)
         self.guided = self._measure(base)
         super().__init__(task.order, self._spread(task.order, self.guided))
 
@@ -92,11 +93,13 @@ class LatentStrategy(Strategy):
         holders = [scene for scene in self._session.scenes if (scene.region == TRAIN).any()]
         return fullest(task.card, [scene.rasters.names for scene in holders], self._session.reporter)
 
-    def _cut(self, task: Task, names: Scenario, crop: int) -> list[dict[str, Tensor]]:
-        """Return the crops of training pixels, all modalities in each, on which latents are compared."""
-        session, wanted = self._session, self._settings.samples
-        whole = Strategy(task.order, full_probabilities(task.order))
-        cutter = Cutter(session.scenes, session.modalities, crop, whole, {})
+    def _cut(self) -> list[dict[str, Tensor]]:
+        """Return the crops of training pixels, all modalities in each, on which latents are compared.
+
+        The same ones every time, in the scaling that the scenes have then.
+        """
+        session, wanted, names, crop = self._session, self._settings.samples, self._holding, self._crop
+        cutter = Cutter(session.scenes, session.modalities, crop, self._whole, {})
         rng = np.random.default_rng([session.seed, _LATENT_EPOCH])
         samples = []
         for place in session.sampler(crop).draw(4 * wanted, rng):
@@ -120,7 +123,7 @@ class LatentStrategy(Strategy):
         """Return what latent guidance comes to with the weights that `model` has now."""
         device, reporter = self._session.device, self._session.reporter
         relative = self._settings.relative
-        found = measure_distortions(model, self._batches, self._known, device, reporter, relative=relative)
+        found = measure_distortions(model, self._cut(), self._known, device, reporter, relative=relative)
         return guide(found, self._settings)
 
     @staticmethod

@@ -126,7 +126,11 @@ def _pixels(pixels: Result) -> str:
 def _method(result: Result) -> str:
     plan = result["plan"]
     weights = f"{plan['weights']['trained']:,} of {plan['weights']['all']:,} weights trained"
+    scaled = ""
+    if plan["rescaled"]:
+        names = escape(", ".join(plan["rescaled"]))
+        scaled = f"<p>Values scaled to suit this area, as they lie outside what the parent was made for: {names}.</p>"
     return (
-        f"<p>Method {escape(plan['method'])}: {weights}.</p>"
+        f"<p>Method {escape(plan['method'])}: {weights}.</p>{scaled}"
         f"<p>Made from the checkpoint with SHA-256 {escape(result['parent'])}.</p>"
     )

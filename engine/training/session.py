@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,12 @@ class Session:
 
     def __post_init__(self) -> None:
         self.counts = {region: count_classes(self.scenes, region, len(self.classes)) for region in SIDES.values()}
+
+    def rescaled(self, modalities: Sequence[Modality]) -> Session:
+        """Return the session with the scaling of `modalities`, in which its scenes are read from now on."""
+        for scene in self.scenes:
+            scene.prepare(modalities)
+        return replace(self, modalities=modalities)
 
     def labels_sha256(self) -> str:
         """Return a hash of all labels and of what they are for."""

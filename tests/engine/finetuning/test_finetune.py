@@ -190,6 +190,19 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_weights(make, heard, met
     assert not list(tmp_path.glob("*.part*"))
 
 
+def test_a_scaling_that_does_not_fit_is_set_anew_and_kept(tune, world, write_raster, heard, checkpoint):
+    """The parent is measured in its own scaling, the new checkpoint carries the one it was trained in."""
+    world["height"] = write_raster("hill.tif", arrays()["height"] + 1200)
+    plan = tune(plan_only=True)
+    assert plan["rescaled"] == ["height"]
+    result = tune(epochs=2)
+    card = read_card(result["checkpoint"])
+    assert card.modality("optical") == read_card(checkpoint).modality("optical")
+    assert 1195 < card.modality("height").scaling[0]["mean"][0] < 1215
+    assert card.training["rescaled"] == ["height"]
+    assert any(event.get("text", "").startswith("height: values here lie outside") for event in heard[1])
+
+
 def test_files_that_hold_the_same_are_the_same_job(make, heard, tmp_path, world):
     """The panel writes configuration and labels anew for every run."""
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Set a checkpoint's scaling anew where the values of an area lie outside what it was made for.
+
+A network that was trained between 100 and 250 m gets heights of 1,200 m as values that it has never met: it learns next
+to nothing from them, nor from bands of which its scaling leaves hardly any spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..checkpoint.card import Modality
+from ..data.labelled_scenes import LabelledScene
+from ..data.measure import gather
+from ..data.splits import TRAIN
+from ..data.statistics import BandStatistics, pooled_level, standard_chain
+from ..raster.scaling import scale
+
+# A band fits that is centred within so many units of its scaling, and has a deviation between these.
+FARTHEST_CENTRE = 2.5
+SPREADS = (0.25, 4.0)
+
+
+def fit_scaling(scenes: Sequence[LabelledScene], modalities: Sequence[Modality]) -> list[Modality]:
+    """Return `modalities`, each as it is or, where a band of it does not fit, scaled by the scenes' training pixels.
+
+    Args:
+        scenes: divided, not yet prepared: as they lie in the files.
+        modalities: of the checkpoint.
+    """
+    return [_fitted(scenes, modality) for modality in modalities]
+
+
+def changed_scaling(before: Sequence[Modality], after: Sequence[Modality]) -> list[str]:
+    """Return the names of the modalities whose scaling differs."""
+    return [new.name for old, new in zip(before, after) if old.scaling != new.scaling]
+
+
+def _fitted(scenes: Sequence[LabelledScene], modality: Modality) -> Modality:
+    """Return one modality, scaled anew where it does not fit."""
+    holders = [scene for scene in scenes if modality.name in scene.rasters.names and (scene.region == TRAIN).any()]
+    whole = BandStatistics(len(modality.bands), sum(scene.region.size for scene in holders))
+    found = [item.level() for item in (gather([scene], modality, (whole,)) for scene in holders) if item.count]
+    if not found:
+        return modality
+    level = pooled_level(found)
+    ends = np.stack([level.centre, level.centre + level.spread], axis=1)
+    chain = [step for step in modality.scaling if step["type"] != "clip"]
+    scaled = scale(ends, chain)
+    centre, spread = np.abs(scaled[:, 0]), np.abs(scaled[:, 1] - scaled[:, 0])
+    # A band that is the same everywhere has no spread to be set right.
+    narrow = (spread < SPREADS[0]) & (level.spread > 0)
+    if not (narrow | (spread > SPREADS[1]) | (centre > FARTHEST_CENTRE)).any():
+        return modality
+    return replace(modality, scaling=standard_chain(level), statistics=whole.result())
