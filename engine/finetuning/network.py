@@ -13,7 +13,6 @@ from ..models.base import SegmentationModel
 from ..models.class_tensors import transfer
 from ..models.registry import build
 from .lora import adapters
-from .strategy import draws_of_its_own
 from .task import Task
 from .trainable import choose_trainable
 
@@ -58,7 +57,6 @@ def adapt_network(task: Task, base: SegmentationModel, device: torch.device) -> 
     model = model.to(device)
     torch.manual_seed(task.job.seed)
     choose_trainable(model, task.job.method, task.settings.lora, bool(classes.added or classes.merged))
-    model.own_draws = draws_of_its_own(task, base)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise LacunaError(
             "not-trainable",

@@ -87,7 +87,7 @@ class FinetunePlan:
 
     def describe_strategy(self) -> dict[str, Any]:
         """Return the strategy as JSON values: its name, scenarios and probabilities, and what was measured for it."""
-        head = {"name": self.task.job.strategy, "own_draws": self.model.own_draws}
+        head = {"name": self.task.job.strategy, "own_draws": self.strategy.own_draws}
         return {**head, **self.strategy.describe()}
 
     def say(self) -> None:

@@ -43,14 +43,10 @@ def choose_strategy(task: Task, base: SegmentationModel, session: Session) -> St
         return LatentStrategy(task, base, session)
     if name == "weights":
         return Strategy(order, given_probabilities(task.card, task.job.weights or []))
-    if draws_of_its_own(task, base):
-        return Strategy(order, full_probabilities(order))
+    if name == "mas" and base.draws_scenarios:
+        # The network's own objective draws: modality-aware sampling, where it has that.
+        return Strategy(order, full_probabilities(order), own_draws=True)
     return Strategy(order, RULES[name](order))
-
-
-def draws_of_its_own(task: Task, base: SegmentationModel) -> bool:
-    """Return whether the network draws scenarios in its own objective: modality-aware sampling, where it has that."""
-    return task.job.strategy == "mas" and base.draws_scenarios
 
 
 class LatentStrategy(Strategy):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -87,7 +87,8 @@ class SegmentationModel(nn.Module, ABC):
         import_note: what the card of imported weights has to say of them.
         epoch: the training epoch, from 0; None where nobody tells, which objectives take as late in training.
         draws_scenarios: whether `losses` can draw scenarios of its own among the images that it is given.
-        own_draws: whether it is to do so; set to False where a strategy has drawn the scenario already.
+        looks_beyond: whether `losses` also uses images outside the scenario that it is told: for a teacher that sees
+            all, or a modality that it samples.
     """
 
     architecture: ClassVar[str] = ""
@@ -98,6 +99,7 @@ class SegmentationModel(nn.Module, ABC):
     margin: int
     native_size: tuple[int, int] | None = None
     draws_scenarios: bool = False
+    looks_beyond: bool = False
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: Any) -> None:
         super().__init__()
@@ -105,7 +107,6 @@ class SegmentationModel(nn.Module, ABC):
         self.classes = classes
         self.model_config = config
         self.epoch: int | None = None
-        self.own_draws = True
 
     @abstractmethod
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
@@ -129,6 +130,7 @@ class SegmentationModel(nn.Module, ABC):
         images: Mapping[str, Tensor],
         target: Tensor,
         *,
+        available: Sequence[str] | None = None,
         generator: torch.Generator | None = None,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
@@ -137,6 +139,8 @@ class SegmentationModel(nn.Module, ABC):
         Args:
             images: float (B, C, h, w) of each modality that is present.
             target: int64 (B, H, W) on the reference grid: class index, or -1 where nothing is known.
+            available: the scenario to train, a part of the names of `images`; None: the objective draws its own, as
+                its method does.
             generator: source of the objective's own draws, on the CPU; default: torch's global one.
             class_weights: float (K), or None for equal weights.
 

@@ -422,6 +422,7 @@ class Cbc(SegmentationModel):
         images: Mapping[str, Tensor],
         target: Tensor,
         *,
+        available: Sequence[str] | None = None,
         generator: torch.Generator | None = None,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
@@ -429,13 +430,13 @@ class Cbc(SegmentationModel):
 
         In training every image draws one of the non-empty subsets of `images`, all equally likely, as published (there
         with a binary cross-entropy). Each modality is encoded in one go for the images that have it, so that its
-        BatchNorm sees all of these and no others. In evaluation, without `draw_scenarios` or without
-        `own_draws`, all of `images` is used.
+        BatchNorm sees all of these and no others. In evaluation and without `draw_scenarios` all of
+        `images` is used, or what is `available`.
         See `SegmentationModel.losses`.
         """
-        names, size = self.present(images), (target.shape[-2], target.shape[-1])
+        names, size = list(available or self.present(images)), (target.shape[-2], target.shape[-1])
         member = torch.ones(target.shape[0], len(names), dtype=torch.bool)
-        if self.training and self.draws_scenarios and self.own_draws:
+        if self.training and self.draws_scenarios and available is None:
             member = draw_scenarios(target.shape[0], len(names), generator)
         logits = self._logits_by_scenario({name: images[name] for name in names}, member, size)
         return {"total": cross_entropy(logits, target, class_weights)}

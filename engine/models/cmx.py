@@ -21,7 +21,7 @@ Shapes: B images, C channels and P = h * w positions at one scale, H heads of d 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -295,21 +295,21 @@ class Cmx(SegmentationModel):
         images: Maps,
         target: Tensor,
         *,
+        available: Sequence[str] | None = None,
         generator: torch.Generator | None = None,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the cross-entropy of the scenario of this step (`CmxConfig.scenarios`), as `total`.
 
-        The scenario is drawn for the whole batch; without `own_draws` it is just the modalities given. See
-        `SegmentationModel.losses`.
+        It is drawn for the whole batch, unless the scenario is told: `available`. See `SegmentationModel.losses`.
         """
         size = (target.shape[-2], target.shape[-1])
-        names = self._scenario(self.present(images), generator)
+        names = list(available or self._scenario(self.present(images), generator))
         return {"total": cross_entropy(self.decode(self.fused(images, names, size), size), target, class_weights)}
 
     def _scenario(self, names: list[str], generator: torch.Generator | None) -> list[str]:
         """Return the modalities that this step uses; the bits of a number from 1 say which."""
-        if not (self.training and self.draws_scenarios and self.own_draws):
+        if not (self.training and self.draws_scenarios):
             return names
         drawn = int(torch.randint(1, 2 ** len(names), (), generator=generator))
         return [name for index, name in enumerate(names) if drawn >> index & 1]

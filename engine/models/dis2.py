@@ -170,6 +170,7 @@ class Dis2(SegmentationModel):
 
     Config = Dis2Config
     draws_scenarios = True
+    looks_beyond = True
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: Dis2Config) -> None:
         super().__init__(modalities, classes, config)
@@ -248,17 +249,20 @@ class Dis2(SegmentationModel):
         images: Mapping[str, Tensor],
         target: Tensor,
         *,
+        available: Sequence[str] | None = None,
         generator: torch.Generator | None = None,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the objective: the teacher on all modalities, and one student, whose scenario is drawn.
 
         Where `images` lack a modality there is no teacher: the student of that very scenario learns from the labels.
-        Without `own_draws` no student is drawn, so that all modalities train the teacher alone.
-        See `objective` for the parts, and `SegmentationModel.losses`.
+        Where the scenario is told it is the student's (`available`), and the teacher stays; all of them train the
+        teacher alone. See `objective` for the parts, and `SegmentationModel.losses`.
         """
         names = self.present(images)
-        if len(names) < len(self.modalities) or not self.own_draws:
+        if available is not None:
+            return self.objective(images, target, available, class_weights)
+        if len(names) < len(self.modalities):
             return self.objective(images, target, names, class_weights)
         return self.objective(images, target, self._draw_student(generator), class_weights)
 

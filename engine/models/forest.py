@@ -149,6 +149,7 @@ class Forest(SegmentationModel):
         images: Mapping[str, Tensor],
         target: Tensor,
         *,
+        available: Sequence[str] | None = None,
         generator: torch.Generator | None = None,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:

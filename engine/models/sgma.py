@@ -222,6 +222,7 @@ class Sgma(SegmentationModel):
 
     Config = SgmaConfig
     draws_scenarios = True
+    looks_beyond = True
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: SgmaConfig) -> None:
         super().__init__(modalities, classes, config)
@@ -293,23 +294,25 @@ class Sgma(SegmentationModel):
         images: Mapping[str, Tensor],
         target: Tensor,
         *,
+        available: Sequence[str] | None = None,
         generator: torch.Generator | None = None,
         class_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return 2 * CE over the fused modalities + CE over one sampled modality, as `sgf`, `mas` and `total`.
 
         The modality is drawn for each image among those that were fused (`sampling_probabilities`), from the robustness
-        weights of this very step, and its tokens are used again: neither encoder nor projector runs twice. Without
-        `own_draws` there is the first branch alone, over just the modalities given.
+        weights of this very step, and its tokens are used again: neither encoder nor projector runs twice. Where the
+        scenario is told the first branch fuses that (`available`), and the second draws among all of `images`.
         See `SegmentationModel.losses`.
         """
         size = (target.shape[-2], target.shape[-1])
-        names = self._training_subset(self.present(images), generator)
+        names = self.present(images)
+        names = self._training_subset(names, generator) if available is None else names
         tokens = self.tokens(images, names, size)
         fused, weights = self.fuse(tokens)
-        if not self.own_draws:
-            loss = cross_entropy(self.decode(fused, size), target, class_weights)
-            return {"sgf": loss, "total": loss}
+        if available is not None and len(available) < len(names):
+            told = [index for index, name in enumerate(names) if name in available]
+            fused, _ = self.fuse([scale[:, told] for scale in tokens])
         drawn = _draw(sampling_probabilities(weights), generator)
         alone = [scale[torch.arange(len(drawn), device=scale.device), drawn].unsqueeze(1) for scale in tokens]
         parts = {
@@ -321,7 +324,7 @@ class Sgma(SegmentationModel):
 
     def _training_subset(self, names: list[str], generator: torch.Generator | None) -> list[str]:
         """Return the modalities that this step fuses: `names`, or in training at times a part (`sgf_dropout`)."""
-        share = self.model_config.sgf_dropout if self.training and self.own_draws else 0.0
+        share = self.model_config.sgf_dropout if self.training else 0.0
         if len(names) < 3 or share == 0.0:
             return names
         if torch.rand((), generator=generator) >= share:

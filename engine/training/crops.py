@@ -45,18 +45,26 @@ class Crop:
 
 @dataclass(frozen=True)
 class Sample:
-    """A crop: scaled `images` float32 (C, s, s) of the modalities in use, `target` int64 (s, s), -1 for unknown."""
+    """A crop.
+
+    Attributes:
+        images: scaled, float32 (C, s, s), of the modalities that are given to the network.
+        target: int64 (s, s), -1 for unknown.
+        scenario: which of them the network is told to train; None: it draws itself.
+    """
 
     images: dict[str, np.ndarray]
     target: np.ndarray
+    scenario: Scenario | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples that have the same modalities: `images` float32 (B, C, s, s), `target` int64 (B, s, s)."""
+    """Samples of the same modalities and scenario: `images` float32 (B, C, s, s), `target` int64 (B, s, s)."""
 
     images: dict[str, Tensor]
     target: Tensor
+    scenario: Scenario | None = None
 
 
 class Sampler:
@@ -112,6 +120,8 @@ class Cutter:
         crop: side of a sample.
         strategy: which of the modalities present to train with.
         changes: radiometric changes by modality.
+        beyond: whether the network is also given the modalities outside the scenario that it is told
+            (`SegmentationModel.looks_beyond`).
     """
 
     def __init__(
@@ -121,8 +131,9 @@ class Cutter:
         crop: int,
         strategy: Strategy,
         changes: Mapping[str, Radiometry],
+        beyond: bool = False,
     ) -> None:
-        self._scenes = scenes
+        self._scenes, self._beyond = scenes, beyond
         self._order = [item.name for item in modalities]
         self._required = {item.name for item in modalities if item.required}
         self._crop, self._strategy, self._changes = crop, strategy, changes
@@ -135,14 +146,16 @@ class Cutter:
         values = {name: resize_values(turn(layer.values, crop.geometry), self._crop) for name, layer in layers.items()}
         valid = {name: resize_valid(turn(layer.valid, crop.geometry), self._crop) for name, layer in layers.items()}
         rng = np.random.default_rng(crop.seed)
-        chosen = self._strategy(self._available(valid, target >= 0), rng)
-        for name in chosen:
+        held = self._available(valid, target >= 0)
+        chosen = self._strategy(held, rng)
+        told = None if self._strategy.own_draws else chosen
+        given = held if told is not None and self._beyond else chosen
+        for name in given:
             target[~valid[name]] = -1
         images = {
-            name: change_values(values[name], valid[name], self._changes.get(name, Radiometry()), rng)
-            for name in chosen
+            name: change_values(values[name], valid[name], self._changes.get(name, Radiometry()), rng) for name in given
         }
-        return Sample(images, target)
+        return Sample(images, target, told)
 
     def _available(self, valid: Mapping[str, np.ndarray], labelled: np.ndarray) -> Scenario:
         """Return the modalities that cover enough of the labelled pixels; if none does, the one that covers most."""
@@ -153,17 +166,24 @@ class Cutter:
 
 
 def collate(samples: Sequence[Sample]) -> list[Batch]:
-    """Return `samples` grouped by the modalities that they have: those of one group share a forward."""
-    groups: dict[tuple[str, ...], list[Sample]] = {}
+    """Return `samples` grouped by their modalities and scenarios: those of one group share a forward."""
+    groups: dict[tuple[tuple[str, ...], Scenario | None], list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(tuple(sample.images), []).append(sample)
+        groups.setdefault((tuple(sample.images), sample.scenario), []).append(sample)
     return [
         Batch(
             {name: torch.from_numpy(np.stack([item.images[name] for item in group])) for name in names},
             torch.from_numpy(np.stack([item.target for item in group])),
+            scenario,
         )
-        for names, group in sorted(groups.items())
+        for (names, scenario), group in sorted(groups.items(), key=_group_order)
     ]
+
+
+def _group_order(item: tuple[tuple[tuple[str, ...], Scenario | None], list[Sample]]) -> tuple[tuple[str, ...], ...]:
+    """Return what groups are sorted by."""
+    (names, scenario), _ = item
+    return names, scenario or ()
 
 
 def chunks(crops: Sequence[Crop], size: int) -> Iterator[Sequence[Crop]]:

@@ -154,7 +154,9 @@ class Trainer:
             images = {name: image.to(self._device) for name, image in group.images.items()}
             target = group.target.to(self._device)
             with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-                terms = self.model.losses(images, target, generator=generator, class_weights=self._weights)
+                terms = self.model.losses(
+                    images, target, available=group.scenario, generator=generator, class_weights=self._weights
+                )
             share = terms["total"] * (len(group.target) / count)
             share.backward()
             loss += float(share.detach())

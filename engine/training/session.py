@@ -107,7 +107,7 @@ class Session:
             self.recipe,
             self.crops(crop),
             self.sampler(crop),
-            Cutter(self.scenes, self.modalities, crop, strategy, self.recipe.changes),
+            Cutter(self.scenes, self.modalities, crop, strategy, self.recipe.changes, model.looks_beyond),
             evaluator,
             class_weights(self.counts[TRAIN], self.recipe.config.class_weights),
             self.device,

@@ -4,8 +4,8 @@
 A strategy is a probability for every scenario that the model supports, in the order of the contract. A crop that lacks
 modalities draws among the scenarios that it can show, their probabilities renormalised.
 
-Architectures draw too, in their own objectives (`draws_scenarios`, `own_draws` in `models.base`): a training from
-scratch leaves that to them by default (`full`), a fine-tuning draws here.
+Architectures draw too, in their own objectives (`draws_scenarios` in `models.base`): a training from scratch leaves
+that to them (`own_draws`), a fine-tuning draws here and tells them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ class Strategy:
     Args:
         order: the scenarios, in the order of the contract.
         probabilities: of each.
+        own_draws: whether the network draws further, among what is drawn here; else it is told to train just that.
     """
 
-    def __init__(self, order: Sequence[Scenario], probabilities: np.ndarray) -> None:
-        self.order = list(order)
+    def __init__(self, order: Sequence[Scenario], probabilities: np.ndarray, own_draws: bool = False) -> None:
+        self.order, self.own_draws = list(order), own_draws
         self.probabilities = np.asarray(probabilities, np.float64)
 
     def __call__(self, available: Scenario, rng: np.random.Generator) -> Scenario:
@@ -127,9 +128,12 @@ RULES: dict[str, Callable[[Sequence[Scenario]], np.ndarray]] = {
 
 
 def named_strategy(name: str, modalities: Sequence[Modality]) -> Strategy:
-    """Return the strategy of `RULES` called `name`, over the scenarios that `modalities` allow."""
+    """Return the strategy of `RULES` called `name`, over the scenarios that `modalities` allow; networks draw further.
+
+    So a training from scratch draws.
+    """
     order = supported(modalities)
-    return Strategy(order, RULES[name](order))
+    return Strategy(order, RULES[name](order), own_draws=True)
 
 
 def given_probabilities(card: Card, weights: Sequence[float]) -> np.ndarray:

@@ -240,12 +240,29 @@ def test_wrong_images_are_refused(case, images, found):
 def test_it_draws_scenarios_unless_a_strategy_has_done_so(case):
     model = make(case, **({"sgf_dropout": 1.0} if case.startswith("sgma") else {})).train()
     images, target = draw(list(MODALITIES)), torch.zeros(2, 64, 64, dtype=torch.int64)
-    for own in (True, False):
+    for available in (None, list(MODALITIES)[:1]):
         generator = torch.Generator().manual_seed(3)
-        before, model.own_draws = generator.get_state(), own
-        model.losses(images, target, generator=generator)
-        assert torch.equal(generator.get_state(), before) == (not own)
+        before = generator.get_state()
+        model.losses(images, target, available=available, generator=generator)
+        # What looks beyond the scenario that it is told may draw there.
+        if available is None or not model.looks_beyond:
+            assert torch.equal(generator.get_state(), before) == (available is not None)
     assert model.draws_scenarios
+
+
+@pytest.mark.slow
+def test_a_network_trains_the_scenario_that_it_is_told(case):
+    """Only what looks beyond it gives gradients to the encoders of other modalities."""
+    model = make(case, **({"sgf_dropout": 0.0} if case.startswith("sgma") else {})).train()
+    images, target = draw(list(MODALITIES)), torch.zeros(2, 64, 64, dtype=torch.int64)
+    told, *others = list(MODALITIES)
+    for name in others:
+        images[name].requires_grad_()
+    images[told].requires_grad_()
+    model.losses(images, target, available=[told], generator=torch.Generator().manual_seed(0))["total"].backward()
+    assert images[told].grad.abs().sum() > 0
+    touched = any(images[name].grad is not None and images[name].grad.abs().sum() > 0 for name in others)
+    assert touched == model.looks_beyond
 
 
 @pytest.mark.parametrize("name", sorted(set(WHOLE) - {"sgma"}))

@@ -227,12 +227,16 @@ def test_logits_are_as_stored(image, fill_model, as_stored):
         as_stored("sgma", "_".join(names), model, {name: images[name] for name in names})
 
 
-def test_without_draws_of_its_own_it_trains_just_what_it_is_given():
+@pytest.mark.parametrize("available", [["optical", "dsm"], ["sar"], list(MODALITIES)])
+def test_a_scenario_that_is_told_is_fused_and_sampling_still_sees_all(available):
     model = make(sgf_dropout=1.0).train()
-    model.own_draws = False
     images, target = draw(), torch.zeros(2, 32, 48, dtype=torch.int64)
-    assert model._training_subset(list(MODALITIES), None) == list(MODALITIES)
-    parts = model.losses(images, target)
-    assert set(parts) == {"sgf", "total"}
-    wanted = F.cross_entropy(model(images), target)
-    torch.testing.assert_close(parts["total"], wanted)
+    sampled = set()
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        parts = model.losses(images, target, available=available, generator=generator)
+        wanted = F.cross_entropy(model({name: images[name] for name in available}), target)
+        torch.testing.assert_close(parts["sgf"], wanted)
+        sampled.add(round(float(parts["mas"].detach()), 5))
+    assert set(parts) == {"sgf", "mas", "total"}
+    assert len(sampled) > 3

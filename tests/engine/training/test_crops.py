@@ -11,7 +11,7 @@ from lacuna.engine.data.measure import measure_modalities
 from lacuna.engine.data.splits import TRAIN
 from lacuna.engine.training.augment import Geometry
 from lacuna.engine.training.crops import Crop, Cutter, Sampler, chunks, collate
-from lacuna.engine.training.strategies import named_strategy, supported
+from lacuna.engine.training.strategies import Strategy, named_strategy, supported
 
 SIDE = 24
 
@@ -179,3 +179,26 @@ def test_scenes_read_by_window_equal_scenes_in_memory(two_scenes, opened, monkey
         assert (first.target == second.target).all()
         for name, image in first.images.items():
             assert (image == second.images[name]).all()
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_a_network_that_looks_beyond_its_scenario_gets_all_that_there_is(two_scenes, opened, beyond):
+    scenes, modalities = opened(two_scenes)
+    order = supported(modalities)
+    strategy = Strategy(order, np.array([1.0, 0.0, 0.0]))
+    cut = Cutter(scenes, modalities, SIDE, strategy, {}, beyond)
+    samples = [cut(crop) for crop in Sampler(scenes, 3, SIDE, (1.0, 1.0), 0.5).draw(5, np.random.default_rng(0))]
+    assert {sample.scenario for sample in samples} == {order[0]}
+    assert {tuple(sample.images) for sample in samples} == {order[-1] if beyond else order[0]}
+    batches = collate(samples)
+    assert [batch.scenario for batch in batches] == [order[0]] and len(batches[0].target) == 5
+
+
+def test_samples_of_other_scenarios_share_no_forward(two_scenes, opened):
+    scenes, modalities = opened(two_scenes)
+    cut = Cutter(scenes, modalities, SIDE, Strategy(supported(modalities), np.ones(3) / 3), {}, True)
+    samples = [cut(crop) for crop in Sampler(scenes, 3, SIDE, (1.0, 1.0), 0.5).draw(12, np.random.default_rng(0))]
+    batches = collate(samples)
+    assert {batch.scenario for batch in batches} == set(supported(modalities))
+    assert sum(len(batch.target) for batch in batches) == 12
+    assert all(set(batch.images) == {"optical", "height"} for batch in batches)

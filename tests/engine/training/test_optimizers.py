@@ -49,7 +49,7 @@ class Pixel(SegmentationModel):
     def latent(self, images, size=None):
         return self(images, size)
 
-    def losses(self, images, target, *, generator=None, class_weights=None):
+    def losses(self, images, target, *, available=None, generator=None, class_weights=None):
         return {"total": (self(images) - 1).square().mean()}
 
     def start_epoch(self, epoch):
