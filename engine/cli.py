@@ -240,6 +240,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     add("--report", type=_path, metavar="R", help="a page with curves, scores and the split (HTML)")
     add("--plan", dest="plan_only", action="store_true", help="say how it would be trained, and train nothing")
     add("--no-forest", dest="forest", action="store_false", help="grow no random forest to compare with")
+    add("--no-detail", dest="detail", action="store_false", help="leave the network without a detail path")
     add("--keep-best", action="store_true", help="when cancelled, write the best checkpoint so far")
     _add_overwrite(outputs)
     _add_json(outputs)

@@ -270,7 +270,8 @@ class FinetuneJob:
     they become part of, `drop` names those that go. `weights` are probabilities of the scenarios for the strategy
     `weights`, in the order of the contract. With `plan_only` nothing is trained or written: the result is the plan.
     With `keep_best` a job that is cancelled writes the best checkpoint so far. With `forest` a random forest is grown
-    on the same labels, measured on the same pixels and written beside the checkpoint.
+    on the same labels, measured on the same pixels and written beside the checkpoint. With `detail` the network is
+    joined with a detail path, which looks at single pixels.
     """
 
     checkpoint: str
@@ -297,6 +298,7 @@ class FinetuneJob:
     overwrite: bool = False
     resume: bool = True
     forest: bool = True
+    detail: bool = True
 
     kind: typing.ClassVar[str] = "finetune"
 

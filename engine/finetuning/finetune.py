@@ -22,11 +22,13 @@ from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs, write_text
 from ..runtime.unfinished import Unfinished
 from ..training.run import Run, write_checkpoint
+from ..training.samples import gather_samples
 from ..training.session import Session
 from ..training.state import part_path, remove_progress, training_fingerprint
+from .detail import network_card, network_of, with_detail
 from .lora import adapter_tensors, merge_lora, save_adapters
 from .network import Regrouped, adapt_network, whole_tensors
-from .outcome import Outcome
+from .outcome import measure_outcome
 from .pictures import Gallery, choose_view
 from .plan import FinetunePlan
 from .rescaling import fit_scaling
@@ -49,17 +51,17 @@ def finetune(job: FinetuneJob, reporter: Reporter) -> dict[str, Any]:
         CancelledError: when asked to stop; nothing is left, unless the best so far was to be kept.
     """
     device = choose_device(job.device, reporter)
-    card, model = load(job.checkpoint, device)
-    task = read_task(job, card, reporter)
+    card, parent = load(job.checkpoint, device)
+    task = read_task(job, network_card(card, parent), reporter)
     if job.plan_only:
         with gdal_limits():
-            return _run(task, model, device, reporter)[0]
+            return _run(task, parent, device, reporter)[0]
     inputs = [path for entry in task.manifest.scenes for path in entry.files()]
     outputs = [path for path in (job.output, job.report, job.forest_path()) if path]
     check_outputs(outputs, [*inputs, job.checkpoint, job.manifest, job.config], job.overwrite)
     with gdal_limits(), Unfinished([part_path(job.output)]).locked():
         try:
-            result, pictures = _run(task, model, device, reporter)
+            result, pictures = _run(task, parent, device, reporter)
         except CancelledError:
             remove_progress(part_path(job.output))
             raise
@@ -73,9 +75,10 @@ def finetune(job: FinetuneJob, reporter: Reporter) -> dict[str, Any]:
     return result
 
 
-def _run(task: Task, base: SegmentationModel, device: torch.device, reporter: Reporter) -> tuple[dict[str, Any], str]:
+def _run(task: Task, parent: SegmentationModel, device: torch.device, reporter: Reporter) -> tuple[dict[str, Any], str]:
     """Open the scenes, divide them, and plan or train; return the plan or the result, and pictures for the report."""
     opened: list[LabelledScene] = []
+    base = network_of(parent)
     try:
         opened = open_scenes(task.manifest, reporter)
         check_labels(opened, task.manifest)
@@ -91,17 +94,17 @@ def _run(task: Task, base: SegmentationModel, device: torch.device, reporter: Re
         strategy = choose_strategy(task, base, session)
         plan = FinetunePlan.of(task, session, strategy, adapt_network(task, base, device), fitted)
         plan.say()
-        return (plan.to_dict(), "") if task.job.plan_only else _train(plan, base)
+        return (plan.to_dict(), "") if task.job.plan_only else _train(plan, parent)
     finally:
         close_scenes(opened)
 
 
-def _train(plan: FinetunePlan, base: SegmentationModel) -> tuple[dict[str, Any], str]:
+def _train(plan: FinetunePlan, parent: SegmentationModel) -> tuple[dict[str, Any], str]:
     """Measure, train, measure again and write the checkpoint; return the result, and pictures for the report."""
     task, session, model = plan.task, plan.session, plan.model
     # Labels that neither trained nor chose the best epoch, where there are some.
     region = TEST if session.counts[TEST].any() else VALIDATION
-    regrouped, gallery = Regrouped(base, task.classes.sources), _gallery(plan, region)
+    regrouped, gallery = Regrouped(parent, task.classes.sources), _gallery(plan, region)
     before = _run_of(plan).measure(region, regrouped)
     if gallery is not None:
         gallery.add("before", regrouped)
@@ -109,21 +112,26 @@ def _train(plan: FinetunePlan, base: SegmentationModel) -> tuple[dict[str, Any],
     plan = replace(plan, session=session.rescaled(plan.modalities))
     run = _run_of(plan)
     progress, stopped = run.train(task.job.resume, task.job.keep_best)
-    small, whole = adapter_tensors(model), whole_tensors(task, base, model)
+    small, whole = adapter_tensors(model), whole_tensors(task, network_of(parent), model)
     merge_lora(model)
-    validated = run.measure(VALIDATION, keep_logits=True)
-    after = validated if region == VALIDATION else run.measure(region)
-    outcome = Outcome(plan, progress, stopped, region, before, after, validated)
+    outcome = measure_outcome(plan, run, progress, stopped, region, before)
     card, adapter, path = outcome.card(model), None, task.job.forest_path()
-    forest = None if path is None else grow_rival(plan, path, region, card.scores_on)
-    if forest is not None:
-        card.training["forest"] = {"scores": forest["scores"], "miou": forest["miou"]}
     if task.job.method == "lora" and task.settings.lora.keep_apart:
         adapter = os.path.splitext(task.job.output)[0] + ".lora.safetensors"
         save_adapters(adapter, small, whole, task.settings.lora, task.sha256, card)
-    write_checkpoint(task.job.output, model, card, session.reporter)
+    made: SegmentationModel = model
+    samples = gather_samples(plan.session) if task.job.detail or path is not None else None
+    if samples is not None and task.job.detail:
+        made, outcome = with_detail(outcome, run, samples)
+        card = outcome.card(made)
+    forest = None
+    if samples is not None and path is not None:
+        forest = grow_rival(plan, samples, path, region, card.scores_on)
+    if forest is not None:
+        card.training["forest"] = {"scores": forest["scores"], "miou": forest["miou"]}
+    write_checkpoint(task.job.output, made, card, session.reporter)
     if gallery is not None:
-        gallery.add("after", model)
+        gallery.add("after", made)
     result = {**outcome.result(card, adapter), "forest": forest}
     if forest is not None:
         say_who_is_better(card.scores, forest, plan)

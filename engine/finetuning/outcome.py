@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..checkpoint.card import Card, Scenario
-from ..data.splits import TEST
+from ..data.splits import TEST, VALIDATION
 from ..models.base import SegmentationModel
-from ..training.run import calibration, mean_score, now, scores_of
+from ..training.run import Run, calibration, mean_score, now, scores_of
 from ..training.state import Progress
 from ..training.validation import Tally
 from .plan import FinetunePlan
@@ -31,6 +31,7 @@ class Outcome:
         before: accuracy of the parent in every scenario.
         after: that of the new checkpoint.
         validated: the same on validation pixels, with logits.
+        network: where the checkpoint joins a network and a detail path, the accuracy of the network alone.
     """
 
     plan: FinetunePlan
@@ -40,6 +41,7 @@ class Outcome:
     before: Measured
     after: Measured
     validated: Measured
+    network: Measured | None = None
 
     def card(self, model: SegmentationModel) -> Card:
         """Return the card of the new checkpoint: that of its parent but for what has changed."""
@@ -48,7 +50,8 @@ class Outcome:
         own = [text for text in (task.card.credits, task.manifest.credits) if text]
         return replace(
             task.card,
-            architecture={"name": task.card.architecture["name"], "config": model.config()},
+            architecture={"name": model.architecture, "config": model.config()},
+            margin=max(task.card.margin, session.tile(model)[1]),
             modalities=list(session.modalities),
             classes=task.classes.classes,
             resolution=[min(low for low, _ in ranges), max(high for _, high in ranges)] if ranges else None,
@@ -88,6 +91,7 @@ class Outcome:
             "classes": [{"value": item.value, "name": item.name, "color": item.color} for item in card.classes],
             "before": before,
             "after": card.scores,
+            "network": None if self.network is None else scores_of(self.network),
             "scores_on": card.scores_on,
             "history": progress.history,
             "plan": self.plan.to_dict(),
@@ -119,5 +123,15 @@ class Outcome:
             "rescaled": self.plan.rescaled,
             "classes": {"added": classes.added, "merged": classes.merged, "dropped": classes.dropped},
             "before": scores_of(self.before),
+            **({} if self.network is None else {"network": scores_of(self.network)}),
             "lineage": [parent, *task.card.training.get("lineage", [])],
         }
+
+
+def measure_outcome(
+    plan: FinetunePlan, run: Run, progress: Progress, stopped: str, region: int, before: Measured
+) -> Outcome:
+    """Return what the trained network of `run` is worth on the labels of `region`."""
+    validated = run.measure(VALIDATION, keep_logits=True)
+    after = validated if region == VALIDATION else run.measure(region)
+    return Outcome(plan, progress, stopped, region, before, after, validated)

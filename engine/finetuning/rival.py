@@ -18,8 +18,9 @@ from ..checkpoint.store import save
 from ..data.splits import VALIDATION
 from ..models.forest import Forest
 from ..training.run import calibration, mean_score, now, scores_of
+from ..training.samples import MOST_PIXELS, WINDOWS, PixelSamples
 from ..training.validation import Tally
-from .forest import MOST_PIXELS, TREES, WINDOWS, grow_forest
+from .forest import TREES, grow_forest
 from .plan import FinetunePlan
 
 # Differences of mIoU that are not spoken of.
@@ -27,11 +28,14 @@ _NOTHING = 0.01
 _TILE = 256
 
 
-def grow_rival(plan: FinetunePlan, path: str, region: int, scores_on: str) -> dict[str, Any] | None:
+def grow_rival(
+    plan: FinetunePlan, samples: PixelSamples, path: str, region: int, scores_on: str
+) -> dict[str, Any] | None:
     """Grow the forests of a fine-tuning, measure them, write them, and return what they are worth.
 
     Args:
         plan: of the fine-tuning.
+        samples: features of its training pixels.
         path: the checkpoint to write.
         region: the labels to measure on (`splits`).
         scores_on: what these are, in words.
@@ -42,7 +46,7 @@ def grow_rival(plan: FinetunePlan, path: str, region: int, scores_on: str) -> di
     """
     began, session, task = time.monotonic(), plan.session, plan.task
     session.reporter.info("Growing a random forest on the same labels, for comparison.")
-    model, grown = grow_forest(session, task.order)
+    model, grown = grow_forest(session, samples, task.order)
     if not grown:
         return None
     model = model.to(session.device)

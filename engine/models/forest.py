@@ -8,23 +8,20 @@ that a modality outside the scenario enters nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import LacunaError
 from .base import SegmentationModel, TrainingSettings, reference_size
 from .config import bad_config
 from .containers import ModuleDictOf
-from .grids import to_reference
 from .registry import register
+from .window_features import placed, strips_of_features
 
-# Numbers that the features of a strip of pixels may take together: memory stays small however many bands there are.
-_NUMBERS = 2**24
 _TREES_AT_ONCE = 8
 # Probabilities below this count as this much in the logits: a class that no tree has seen is not impossible.
 _LEAST = 1e-3
@@ -129,8 +126,8 @@ class Forest(SegmentationModel):
         """Return the logits, logarithms of the shares of the classes; see `SegmentationModel.forward`."""
         names, size = self.present(images), reference_size(images, size)
         trees = self.trees_of(names)
-        placed = [_placed(images[name].float(), size) for name in names]
-        return torch.stack([self._classify(trees, maps) for maps in zip(*placed)])
+        maps = [placed(images[name].float(), size) for name in names]
+        return torch.stack([self._classify(trees, maps) for maps in zip(*maps)])
 
     def trees_of(self, scenario: Sequence[str]) -> Trees:
         """Return the trees of a scenario; LacunaError `unsupported-scenario` where none were grown for it."""
@@ -175,40 +172,6 @@ class Forest(SegmentationModel):
         strips = strips_of_features(images, self.model_config.windows)
         shares = [trees(features.flatten(1)) for features in strips]
         return torch.cat(shares, 1).clamp(min=_LEAST).log().unflatten(1, tuple(images[0].shape[1:]))
-
-
-def _placed(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return an image (B, C, h, w) on the reference grid of `size`."""
-    return to_reference(image, (image.shape[-2], image.shape[-1]), size, 1)
-
-
-def strips_of_features(images: Sequence[Tensor], windows: Sequence[int]) -> Iterator[Tensor]:
-    """Yield the features (F, h, W) of strips of images (C, H, W) of one size, from top to bottom; memory is bounded.
-
-    They are for one image after the other its bands, then for each side of `windows` their means and their standard
-    deviations. What lies beyond an image counts as 0.
-    """
-    edge = max(windows) // 2
-    padded = [F.pad(image[None], (edge, edge, edge, edge))[0] for image in images]
-    bands, (height, width) = sum(len(image) for image in images), images[0].shape[1:]
-    rows = max(1, _NUMBERS // (bands * (1 + 2 * len(windows)) * width))
-    for first in range(0, height, rows):
-        below = min(first + rows, height) + 2 * edge
-        yield torch.cat([window_features(image[:, first:below], windows) for image in padded])
-
-
-def window_features(padded: Tensor, windows: Sequence[int]) -> Tensor:
-    """Return the features (F, h, w) of an image (C, h + 2e, w + 2e); e is half the largest window, cut off here."""
-    edge = max(windows) // 2
-    height, width = padded.shape[1] - 2 * edge, padded.shape[2] - 2 * edge
-    found = [padded[:, edge : edge + height, edge : edge + width]]
-    squares = padded.square()
-    for side in windows:
-        skip = edge - side // 2
-        inner = slice(skip, skip + height + side - 1), slice(skip, skip + width + side - 1)
-        mean, square = (F.avg_pool2d(x[(slice(None), *inner)][None], side, 1)[0] for x in (padded, squares))
-        found += [mean, (square - mean.square()).clamp(min=0).sqrt()]
-    return torch.cat(found)
 
 
 def _no_network(what: str) -> LacunaError:

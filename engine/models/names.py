@@ -3,5 +3,5 @@
 
 # By name of an architecture: the module of its class, beside this one.
 MODULES = {"sgma": "sgma", "dis2": "dis2", "cmx": "cmx", "cbc": "cbc", "cbc_slp": "cbc"}
-# What is no network, but stands in checkpoints like one: grown with a fine-tuning, not trained.
-FORESTS = {"forest": "forest"}
+# What is no network to be trained by itself, but stands in checkpoints like one: made in a fine-tuning.
+MADE = {"forest": "forest", "detail": "detail", "joined": "joined"}

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from ..errors import LacunaError
 from .base import SegmentationModel
 from .config import bad_config, checked
-from .names import FORESTS, MODULES
+from .names import MADE, MODULES
 
 M = TypeVar("M", bound=type[SegmentationModel])
 
-_MODULES = {**MODULES, **FORESTS}
+_MODULES = {**MODULES, **MADE}
 _CLASSES: dict[str, type[SegmentationModel]] = {}
 
 

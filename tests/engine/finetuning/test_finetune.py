@@ -85,8 +85,9 @@ def make(tmp_path, checkpoint, world):
         path = tmp_path / "tune.toml"
         path.write_text(config)
         sources = {name: SourceSpec(world[name]) for name in modalities}
-        # The forest is asked for by the tests that are about it alone.
-        start = {"labels": world["labels"], "strategy": "uniform", "epochs": 3, "device": "cpu", "forest": False}
+        # Forest and detail path are asked for by the tests that are about them alone.
+        start = {"labels": world["labels"], "strategy": "uniform", "epochs": 3, "device": "cpu"}
+        start |= {"forest": False, "detail": False}
         start["config"] = str(path)
         if "manifest" in values:
             sources, start["labels"] = {}, None
@@ -701,3 +702,56 @@ def test_a_forest_that_is_there_is_not_replaced_unasked(make, heard, tmp_path):
     with pytest.raises(LacunaError) as caught:
         run(make(epochs=1, forest=True), heard[0])
     assert caught.value.code == "output-exists"
+
+
+def test_the_network_is_joined_with_a_detail_path(tune, heard, world, checkpoint, tmp_path):
+    result = tune(epochs=1, detail=True, forest=True)
+    card, model = load(result["checkpoint"])
+    assert card.architecture["name"] == "joined" and model.network.architecture == "sgma"
+    assert set(model.model_config.weights) == {"optical", "height", "optical+height"}
+    assert result["after"] == card.scores and card.training["network"] == result["network"]
+    assert [item["available"] for item in result["network"]] == [item["available"] for item in card.scores]
+    assert result["miou"] > 0.9, "every modality tells the classes, pixel by pixel"
+    assert min(item["miou"] for item in result["network"]) < 0.9, "one epoch is too short for the network"
+    assert len(card.calibration) == 3 and card.margin >= model.detail.margin
+    # It is a checkpoint like any other, in every scenario.
+    job = SegmentJob(result["checkpoint"], {"height": SourceSpec(world["height"])}, str(tmp_path / "map.tif"))
+    run(job, heard[0])
+    with rasterio.open(tmp_path / "map.tif") as dataset, rasterio.open(world["labels"]) as labels:
+        assert (dataset.read() == labels.read()).mean() > 0.9
+
+
+def test_a_joined_checkpoint_is_trained_further_by_its_network(make, tune, heard):
+    first = tune(epochs=1, detail=True)
+    job = make(epochs=1, detail=True, output="second.safetensors", strategy="latent")
+    job.checkpoint = first["checkpoint"]
+    second = run(job, heard[0])
+    assert second["before"] == first["after"], "measured as it is"
+    card, _model = load(second["checkpoint"])
+    assert card.architecture["name"] == "joined" and card.parents[0] == sha256(first["checkpoint"])
+    job = make(epochs=1, output="third.safetensors")
+    job.checkpoint = first["checkpoint"]
+    assert read_card(run(job, heard[0])["checkpoint"]).architecture["name"] == "sgma"
+
+
+def test_the_same_labels_join_the_same_checkpoint(tune):
+    first, second = (tune(epochs=1, detail=True, output=f"{name}.safetensors") for name in "ab")
+    assert same(first["checkpoint"], second["checkpoint"])
+    assert first["after"] == second["after"]
+
+
+def test_adapters_belong_to_the_network_of_a_joined_checkpoint(make, heard, checkpoint, tmp_path):
+    job = make(epochs=1, detail=True, method="lora", config=CONFIG + "[lora]\nkeep_apart = true\n")
+    result = run(job, heard[0])
+    card, model = apply_adapters(checkpoint, result["adapter"])
+    assert card.architecture["name"] == "sgma"
+    network = load(result["checkpoint"])[1].network.state_dict()
+    assert all(torch.equal(value, network[name]) for name, value in model.state_dict().items())
+
+
+def test_labels_can_change_their_classes_under_a_detail_path(make, heard):
+    """The network takes its classes over, the detail path learns the new ones from nothing."""
+    job = make(epochs=1, detail=True, merge={"class 2": "class 1"})
+    result = run(job, heard[0])
+    assert [item["name"] for item in result["classes"]] == ["class 1", "class 5"]
+    assert result["miou"] > 0.8

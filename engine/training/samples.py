@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Features of labelled training pixels, for what learns pixel by pixel: forests and the detail path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.labelled_scenes import LabelledScene
+from ..data.splits import TRAIN
+from ..models.window_features import count_features, strips_of_features
+from .session import Session
+
+WINDOWS = (3, 7, 15)
+# Labelled pixels that are taken, drawn alike from all there are: more cost time and change little.
+MOST_PIXELS = 20_000
+_TILE = 256
+
+
+@dataclass(frozen=True)
+class PixelSamples:
+    """Labelled pixels.
+
+    Attributes:
+        features: float32 (N, F) of each modality (`models.window_features`); 0 where it is not valid.
+        valid: bool (N), where each modality is valid.
+        labels: class indices (N).
+    """
+
+    features: dict[str, np.ndarray]
+    valid: dict[str, np.ndarray]
+    labels: np.ndarray
+
+
+def gather_samples(session: Session) -> PixelSamples:
+    """Return the features of the labelled training pixels of all scenes, of so many at most as `MOST_PIXELS` says."""
+    rng = np.random.default_rng(session.seed)
+    total = int(session.counts[TRAIN].sum())
+    share = min(1.0, MOST_PIXELS / max(total, 1))
+    pieces: list[PixelSamples] = []
+    for scene in session.scenes:
+        chosen = np.flatnonzero((scene.region == TRAIN) & (scene.labels >= 0))
+        chosen = np.sort(rng.choice(chosen, round(share * len(chosen)), replace=False))
+        if len(chosen):
+            pieces += _of_scene(scene, chosen, session)
+    return PixelSamples(
+        {name: np.concatenate([piece.features[name] for piece in pieces]) for name in pieces[0].features},
+        {name: np.concatenate([piece.valid[name] for piece in pieces]) for name in pieces[0].valid},
+        np.concatenate([piece.labels for piece in pieces]),
+    )
+
+
+def _of_scene(scene: LabelledScene, chosen: np.ndarray, session: Session) -> list[PixelSamples]:
+    """Return the samples at flat positions `chosen` in the window of a scene, tile by tile."""
+    top, left, height, width = scene.window
+    rows, columns = np.divmod(chosen, width)
+    found = []
+    for row in range(0, height, _TILE):
+        for column in range(0, width, _TILE):
+            inside = (rows // _TILE == row // _TILE) & (columns // _TILE == column // _TILE)
+            if inside.any():
+                session.reporter.check()
+                places = rows[inside] - row, columns[inside] - column
+                labels = scene.labels[rows[inside], columns[inside]]
+                found.append(_of_tile(scene, (top + row, left + column), places, labels, session))
+    return found
+
+
+def _of_tile(
+    scene: LabelledScene,
+    origin: tuple[int, int],
+    places: tuple[np.ndarray, np.ndarray],
+    labels: np.ndarray,
+    session: Session,
+) -> PixelSamples:
+    """Return the samples at `places` (rows, columns) of the tile that begins at `origin` in the scene's grid."""
+    edge = max(WINDOWS) // 2
+    layers = scene.read(origin[0] - edge, origin[1] - edge, _TILE + 2 * edge, _TILE + 2 * edge)
+    rows, columns = places[0] + edge, places[1] + edge
+    features, valid = {}, {}
+    for item in session.modalities:
+        count = count_features(len(item.bands), WINDOWS)
+        features[item.name] = np.zeros((len(labels), count), np.float32)
+        valid[item.name] = np.zeros(len(labels), bool)
+        if item.name in layers:
+            valid[item.name] = layers[item.name].valid[rows, columns]
+            strips = strips_of_features([torch.from_numpy(layers[item.name].values)], WINDOWS)
+            features[item.name] = _picked(strips, rows, columns)
+    return PixelSamples(features, valid, labels)
+
+
+def _picked(strips: Iterable[Tensor], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the features (N, F) at `rows` and `columns` of the image whose strips are given."""
+    found, first = [], 0
+    for strip in strips:
+        here = (rows >= first) & (rows < first + strip.shape[1])
+        found.append((np.flatnonzero(here), strip[:, rows[here] - first, columns[here]].T.numpy()))
+        first += strip.shape[1]
+    order = np.argsort(np.concatenate([places for places, _ in found]), kind="stable")
+    return np.concatenate([features for _, features in found])[order]

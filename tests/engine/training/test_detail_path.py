@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The detail path learns from labelled pixels in seconds, in every scenario, and the same from the same seed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from lacuna.engine.checkpoint.card import scenarios
+from lacuna.engine.errors import CancelledError
+from lacuna.engine.models.window_features import count_features
+from lacuna.engine.training.detail_path import train_detail
+from lacuna.engine.training.samples import WINDOWS, PixelSamples
+
+BANDS = {"optical": 2, "height": 1}
+ORDER = scenarios(list(BANDS))
+
+
+def session(heard, seed=0):
+    modalities = [SimpleNamespace(name=name, bands=list(range(count))) for name, count in BANDS.items()]
+    return SimpleNamespace(modalities=modalities, classes=["a", "b", "c"], seed=seed, reporter=heard[0])
+
+
+def samples(count=3000, seed=0, shift=0.0):
+    """Pixels whose class lies in the first feature of either modality, far from the other features' scale."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, count, p=[0.6, 0.3, 0.1])
+    features = {name: rng.normal(0, 1e3, (count, count_features(bands, WINDOWS))) for name, bands in BANDS.items()}
+    features["optical"][:, 0] = labels + rng.normal(0, 0.2, count) + shift
+    features["height"][:, 0] = np.abs(labels - 1) + rng.normal(0, 0.2, count) + shift
+    valid = {name: np.ones(count, bool) for name in BANDS}
+    return PixelSamples({name: values.astype(np.float32) for name, values in features.items()}, valid, labels)
+
+
+def right(model, found, names):
+    codes = model.code({name: torch.from_numpy(found.features[name]).T for name in names})
+    with torch.no_grad():
+        return (model.classify(codes).argmax(1).numpy() == found.labels).mean()
+
+
+def test_it_learns_every_scenario(heard):
+    model = train_detail(session(heard), samples(), ORDER)
+    fresh = samples(seed=1)
+    assert right(model, fresh, ["optical"]) > 0.9
+    assert right(model, fresh, ["optical", "height"]) > 0.9
+    # Height tells the middle class from the two others alone.
+    assert 0.6 < right(model, fresh, ["height"]) < 0.95
+    assert not model.training
+
+
+def test_values_never_seen_count_as_the_nearest_that_were(heard):
+    model = train_detail(session(heard), samples(), ORDER)
+    far = samples(seed=1)
+    far.features["optical"][:, 0] = np.where(far.labels == 2, 1e6, far.features["optical"][:, 0])
+    assert right(model, far, ["optical"]) > 0.9
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_draws(heard):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, second = (train_detail(session(heard), samples(600), ORDER).state_dict() for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = train_detail(session(heard, 1), samples(600), ORDER).state_dict()
+    assert not torch.equal(first["out.weight"], other["out.weight"])
+
+
+def test_pixels_without_a_modality_teach_the_scenarios_that_they_have(heard):
+    found = samples()
+    found.valid["height"][:] = False
+    found.features["height"][:] = 0
+    model = train_detail(session(heard), found, ORDER)
+    assert right(model, found, ["optical"]) > 0.9
+    assert torch.isfinite(model.enter[model.key("height")].weight).all()
+
+
+def test_without_any_pixel_there_is_none(heard):
+    found = samples(50)
+    for valid in found.valid.values():
+        valid[:] = False
+    assert train_detail(session(heard), found, ORDER) is None
+
+
+def test_it_can_be_stopped(heard):
+    heard[0].cancelled.set()
+    with pytest.raises(CancelledError):
+        train_detail(session(heard), samples(200), ORDER)
