@@ -180,6 +180,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--preset", choices=PRESETS, default="default", help="settings of training; default: default")
     add("--seed", type=int, default=0, metavar="N", help="default: 0")
     add("--epochs", type=int, metavar="N", help="default: the preset's")
+    add("--no-detail", dest="detail", action="store_false", help="leave the network without a detail path")
     _add_device(parser)
     _add_overwrite(parser)
     _add_resume(parser)

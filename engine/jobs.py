@@ -119,7 +119,10 @@ class SegmentJob:
 
 @dataclass
 class TrainJob:
-    """Train a model from scratch on the scenes of a manifest: the request behind `lacuna train`."""
+    """Train a model from scratch on the scenes of a manifest: the request behind `lacuna train`.
+
+    With `detail` the network is joined with a detail path, which looks at single pixels; not under the preset `paper`.
+    """
 
     manifest: str
     architecture: str
@@ -133,6 +136,7 @@ class TrainJob:
     device: str = "auto"
     overwrite: bool = False
     resume: bool = True
+    detail: bool = True
 
     kind: typing.ClassVar[str] = "train"
 

@@ -30,7 +30,7 @@ def main() -> int:
     manifest, recipe = str(DATA / "manifest.toml"), str(DATA / "recipe.toml")
     return lacuna([
         "train", manifest, "--architecture", "sgma", "--config", recipe, "--output", str(output),
-        "--seed", "0", "--device", "cpu", "--overwrite",
+        "--seed", "0", "--device", "cpu", "--overwrite", "--no-detail",
     ])  # fmt: skip
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from ..checkpoint.card import Card
 from ..data.splits import VALIDATION
 from ..models.base import SegmentationModel
-from ..models.joined import Joined, join
-from ..training.detail_path import train_detail
-from ..training.joining import fit_weights
+from ..models.joined import Joined
+from ..training.joining import join_detail
 from ..training.run import Run
 from ..training.samples import PixelSamples
 from .outcome import Outcome
@@ -36,19 +35,9 @@ def with_detail(outcome: Outcome, run: Run, samples: PixelSamples) -> tuple[Segm
         run: with the network, trained.
         samples: features of the training pixels.
     """
-    session, reporter = run.session, run.session.reporter
-    reporter.info("Training the detail path, which looks at single pixels, on the same labels.")
-    detail = train_detail(session, samples, run.order)
-    if detail is None:
+    joined = join_detail(run, outcome.validated, samples)
+    if joined is None:
         return run.model, outcome
-    detail = detail.to(session.device)
-    near = run.measure(VALIDATION, detail, keep_logits=True)
-    weights = {
-        "+".join(scenario): fit_weights(tally, near[scenario])
-        for scenario, tally in outcome.validated.items()
-        if scenario in near
-    }
-    joined = join(run.model, detail, weights).to(session.device)
     validated = run.measure(VALIDATION, joined, keep_logits=True)
     after = validated if outcome.region == VALIDATION else run.measure(outcome.region, joined)
     return joined, replace(outcome, validated=validated, after=after, network=outcome.after)

@@ -7,6 +7,7 @@ The file (TOML) has the tables `training`, `split`, `lora` and `latent`, all opt
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from .lora import LoraConfig
 
 EPOCHS = 30
 PATIENCE = 10
-# Learning rate as a share of that which the architecture is trained with from scratch.
-RATES = {"full": 0.2, "decoder": 0.4, "head": 1.0, "lora": 1.0}
+# Steps in an epoch, whatever the area: few labels need as many as many do. With 30 epochs, 480.
+STEPS = 16
+# Learning rate as a share of that with which the checkpoint was trained.
+RATES = {"full": 0.5, "decoder": 0.5, "head": 1.0, "lora": 1.0}
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,20 @@ def _inherited(card: Card) -> dict[str, Any]:
     return {name: found[name] for name in card.names if name in found}
 
 
+def _own_rate(card: Card, usual: float) -> float:
+    """Return the learning rate with which a checkpoint was trained from scratch, as far as its card tells.
+
+    Another optimiser's rate means something else, and that of a fine-tuning is already a part of its parent's.
+    """
+    settings = card.training.get("settings")
+    if not isinstance(settings, dict) or card.training.get("lineage"):
+        return usual
+    found = settings.get("lr")
+    if not isinstance(found, (int, float)) or not 0 < found < math.inf:
+        return usual
+    return float(found) if settings.get("optimizer") in (None, "adamw", "adam") else usual
+
+
 def _recipe(job: FinetuneJob, card: Card, table: dict[str, Any], digest: str) -> Recipe:
     """Return optimiser, schedule, crops and validation."""
     subject = f"table training of {job.config}"
@@ -96,7 +113,8 @@ def _recipe(job: FinetuneJob, card: Card, table: dict[str, Any], digest: str) ->
     gentle = {"precision": "auto", "patience": PATIENCE, "tile": max(card.tile), "radiometry": _inherited(card)}
     config = checked(TrainingConfig, {**gentle, **table}, subject)
     settings = architecture(card.architecture["name"]).settings("default")
-    start = {"lr": settings.lr * RATES[job.method], "epochs": EPOCHS, "warmup_epochs": 1}
+    rate = _own_rate(card, settings.lr) * RATES[job.method]
+    start = {"lr": rate, "epochs": EPOCHS, "warmup_epochs": 1}
     own = {item.name for item in fields(TrainingSettings)}
     asked = {key: value for key, value in asdict(config).items() if key in own and value is not None}
     if job.epochs is not None:
@@ -104,5 +122,7 @@ def _recipe(job: FinetuneJob, card: Card, table: dict[str, Any], digest: str) ->
     settings = replace(settings, **{**start, **asked})
     settings = replace(settings, warmup_epochs=min(settings.warmup_epochs, settings.epochs // 4))
     check_optimizer(settings, subject)
+    if config.crops is None:
+        config = replace(config, crops=STEPS * settings.batch * settings.accumulation)
     changes = radiometry_of(config, card.names, str(job.config))
     return Recipe(settings, config, card.architecture["config"], changes, digest)

@@ -1,14 +1,48 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much network and detail path count in each scenario: fitted to the logits of validation pixels."""
+"""Join a trained network with a detail path: trained on the same pixels, weighted by what validation pixels say."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from ..checkpoint.card import Scenario
+from ..data.splits import VALIDATION
+from ..models.joined import Joined, join
 from .calibration import fit_temperature, negative_log_likelihood
+from .detail_path import train_detail
+from .run import Run
+from .samples import PixelSamples
 from .validation import Tally
 
 _SHARES = np.linspace(0, 1, 21)
+
+
+def join_detail(run: Run, validated: Mapping[Scenario, Tally], samples: PixelSamples) -> Joined | None:
+    """Return the network of `run` joined with a detail path; None where no scenario has training pixels for one.
+
+    Args:
+        run: with the network, trained.
+        validated: what the network does on validation pixels, with logits kept.
+        samples: features of the training pixels.
+
+    Raises:
+        CancelledError: when asked to stop.
+    """
+    session = run.session
+    session.reporter.info("Training the detail path, which looks at single pixels, on the same labels.")
+    detail = train_detail(session, samples, run.order)
+    if detail is None:
+        return None
+    detail = detail.to(session.device)
+    near = run.measure(VALIDATION, detail, keep_logits=True)
+    weights = {
+        "+".join(scenario): fit_weights(tally, near[scenario])
+        for scenario, tally in validated.items()
+        if scenario in near
+    }
+    return join(run.model, detail, weights).to(session.device)
 
 
 def fit_weights(network: Tally, detail: Tally) -> list[float]:

@@ -26,8 +26,10 @@ from ..raster.scene import gdal_limits
 from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
+from .joining import join_detail
 from .recipe import Recipe, read_recipe
 from .run import Run, calibration, now, scores_of, write_checkpoint
+from .samples import gather_samples
 from .session import Session
 from .state import Progress, part_path, remove_progress, training_fingerprint
 from .strategies import named_strategy
@@ -100,13 +102,16 @@ class _Training:
         strategy = named_strategy(self.session.recipe.config.strategy, self.session.modalities)
         run = Run(self.session, self._build(), strategy, strategy.order, self.job.output, self._fingerprint())
         progress, stopped = run.train(self.job.resume)
-        validated = run.measure(VALIDATION, keep_logits=True)
+        validated, model = run.measure(VALIDATION, keep_logits=True), run.model
+        joined = join_detail(run, validated, gather_samples(self.session)) if self._joins() else None
+        if joined is not None:
+            model, validated = joined, run.measure(VALIDATION, joined, keep_logits=True)
         scored, scores_on = validated, f"validation pixels of {self.manifest.name}, by which the best epoch was chosen"
         if self.session.counts[TEST].any():
-            scored, scores_on = run.measure(TEST), self._tested_on()
-        card = self._card(run.model, progress, validated)
+            scored, scores_on = run.measure(TEST, model), self._tested_on()
+        card = self._card(model, progress, validated)
         card.scores, card.scores_on = scores_of(scored), scores_on
-        write_checkpoint(self.job.output, run.model, card, self.session.reporter)
+        write_checkpoint(self.job.output, model, card, self.session.reporter)
         return {
             "checkpoint": self.job.output,
             "epochs": progress.epoch,
@@ -118,6 +123,10 @@ class _Training:
             "history": progress.history,
             "seconds": round(progress.seconds, 2),
         }
+
+    def _joins(self) -> bool:
+        """Return whether a detail path is wanted; the papers know none."""
+        return self.job.detail and self.job.preset != "paper"
 
     def _build(self) -> SegmentationModel:
         """Return the new network on the device, its weights drawn from the seed."""
@@ -149,7 +158,7 @@ class _Training:
         tile, margin = self.session.tile(model)
         weights = self.job.encoder_weights
         return Card(
-            architecture={"name": self.job.architecture, "config": model.config()},
+            architecture={"name": model.architecture, "config": model.config()},
             modalities=list(self.session.modalities),
             classes=self.manifest.classes,
             reference=self.manifest.reference,

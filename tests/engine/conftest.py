@@ -365,7 +365,8 @@ def make_job(tmp_path):
     def make(manifest, config=CONFIG, output="model.safetensors", **options):
         path = tmp_path / "config.toml"
         path.write_text(config)
-        values = {"architecture": "sgma", "config": str(path), "device": "cpu", **options}
+        # The detail path is asked for by the tests that are about it alone.
+        values = {"architecture": "sgma", "config": str(path), "device": "cpu", "detail": False, **options}
         return TrainJob(manifest, output=str(tmp_path / output), **values)
 
     return make

@@ -368,3 +368,31 @@ def test_progress_is_told_in_epochs(two_scenes, run_train, heard):
     run_train(two_scenes.manifest())
     told = [(event["done"], event["total"], event["unit"]) for event in heard[1] if event["event"] == "progress"]
     assert told == [(0, 2, "epochs"), (1, 2, "epochs"), (2, 2, "epochs")]
+
+
+def test_a_network_is_joined_with_a_detail_path(two_scenes, run_train):
+    result = run_train(two_scenes.manifest(), detail=True)
+    card, model = load(result["checkpoint"])
+    assert card.architecture["name"] == "joined" and model.network.architecture == "sgma"
+    assert set(model.model_config.weights) == {"optical", "height", "optical+height"}
+    assert result["scores"] == card.scores and min(item["miou"] for item in card.scores) > 0.8
+    alone = run_train(two_scenes.manifest(), output="alone.safetensors")
+    trained = weights(alone["checkpoint"])
+    assert all(torch.equal(trained[name], value) for name, value in model.network.state_dict().items())
+
+
+def test_the_papers_know_no_detail_path(two_scenes, run_train):
+    config = """
+    [model]
+    encoder = "resnet_small"
+    encoder_options = {width = 4, depth = 1}
+    head_width = 8
+    [training]
+    batch = 2
+    crop = 32
+    crops = 2
+    tile = 64
+    epochs = 1
+    """
+    result = run_train(two_scenes.manifest(), detail=True, preset="paper", config=config)
+    assert read_card(result["checkpoint"]).architecture["name"] == "sgma"
