@@ -16,11 +16,13 @@ from ..errors import CancelledError, LacunaError
 from ..events import Reporter
 from ..jobs import FinetuneJob
 from ..models.base import SegmentationModel
+from ..models.joined import Joined
 from ..raster.scene import gdal_limits
 from ..report.finetuning import finetuning_page
 from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs, write_text
 from ..runtime.unfinished import Unfinished
+from ..training.joining import refit_detail
 from ..training.run import Run, write_checkpoint
 from ..training.samples import gather_samples
 from ..training.session import Session
@@ -129,9 +131,12 @@ def _train(plan: FinetunePlan, parent: SegmentationModel) -> tuple[dict[str, Any
         forest = grow_rival(plan, samples, path, region, card.scores_on)
     if forest is not None:
         card.training["forest"] = {"scores": forest["scores"], "miou": forest["miou"]}
-    write_checkpoint(task.job.output, made, card, session.reporter)
     if gallery is not None:
         gallery.add("after", made)
+    if isinstance(made, Joined):
+        refit_detail(made, run)
+        card.training["refitted"] = True
+    write_checkpoint(task.job.output, made, card, session.reporter)
     result = {**outcome.result(card, adapter), "forest": forest}
     if forest is not None:
         say_who_is_better(card.scores, forest, plan)

@@ -11,6 +11,7 @@ from typing import Any
 from ..checkpoint.card import Card, Scenario
 from ..data.splits import TEST, VALIDATION
 from ..models.base import SegmentationModel
+from ..training.joining import REFITTED
 from ..training.run import Run, calibration, mean_score, now, scores_of
 from ..training.state import Progress
 from ..training.validation import Tally
@@ -103,7 +104,11 @@ class Outcome:
         count, name = int(self.plan.session.counts[self.region].sum()), self.plan.task.manifest.name
         if self.region == TEST:
             return f"{count} labelled pixels of the test scenes of {name}, used for nothing else"
-        return f"{count} labelled validation pixels of {name}, by which the best epoch was chosen"
+        return f"{count} labelled validation pixels of {name}, by which the best epoch was chosen{self._afterwards()}"
+
+    def _afterwards(self) -> str:
+        """Return what was done to the checkpoint after it was measured."""
+        return "" if self.network is None else REFITTED
 
     def _record(self) -> dict[str, Any]:
         """Return the training record of the card."""

@@ -8,14 +8,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..checkpoint.card import Scenario
-from ..data.splits import VALIDATION
+from ..data.splits import GAP, TRAIN, VALIDATION
 from ..models.joined import Joined, join
 from .calibration import fit_temperature, negative_log_likelihood
 from .detail_path import train_detail
 from .run import Run
-from .samples import PixelSamples
+from .samples import PixelSamples, gather_samples
 from .validation import Tally
 
+# What is said of scores that were measured before `refit_detail`.
+REFITTED = "; measured before the detail path was trained once more, with these labels too"
 _SHARES = np.linspace(0, 1, 21)
 
 
@@ -43,6 +45,17 @@ def join_detail(run: Run, validated: Mapping[Scenario, Tally], samples: PixelSam
         if scenario in near
     }
     return join(run.model, detail, weights).to(session.device)
+
+
+def refit_detail(joined: Joined, run: Run) -> None:
+    """Train the detail path of `joined` once more, on the labels of validation and gap too.
+
+    Once all is measured and weighted, holding back a part of few labels would only lose it. Test labels stay out.
+    """
+    samples = gather_samples(run.session, (TRAIN, VALIDATION, GAP))
+    detail = train_detail(run.session, samples, run.order)
+    if detail is not None:
+        joined.detail.load_state_dict(detail.state_dict())
 
 
 def fit_weights(network: Tally, detail: Tally) -> list[float]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,14 +36,19 @@ class PixelSamples:
     labels: np.ndarray
 
 
-def gather_samples(session: Session) -> PixelSamples:
-    """Return the features of the labelled training pixels of all scenes, of so many at most as `MOST_PIXELS` says."""
+def gather_samples(session: Session, regions: Sequence[int] = (TRAIN,)) -> PixelSamples:
+    """Return the features of labelled pixels of all scenes, of so many at most as `MOST_PIXELS` says.
+
+    Args:
+        session: the scenes, divided and prepared.
+        regions: whose labels are taken (`splits`).
+    """
     rng = np.random.default_rng(session.seed)
-    total = int(session.counts[TRAIN].sum())
+    total = sum(int((np.isin(scene.region, regions) & (scene.labels >= 0)).sum()) for scene in session.scenes)
     share = min(1.0, MOST_PIXELS / max(total, 1))
     pieces: list[PixelSamples] = []
     for scene in session.scenes:
-        chosen = np.flatnonzero((scene.region == TRAIN) & (scene.labels >= 0))
+        chosen = np.flatnonzero(np.isin(scene.region, regions) & (scene.labels >= 0))
         chosen = np.sort(rng.choice(chosen, round(share * len(chosen)), replace=False))
         if len(chosen):
             pieces += _of_scene(scene, chosen, session)

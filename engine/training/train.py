@@ -26,7 +26,7 @@ from ..raster.scene import gdal_limits
 from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
-from .joining import join_detail
+from .joining import REFITTED, join_detail, refit_detail
 from .recipe import Recipe, read_recipe
 from .run import Run, calibration, now, scores_of, write_checkpoint
 from .samples import gather_samples
@@ -107,10 +107,15 @@ class _Training:
         if joined is not None:
             model, validated = joined, run.measure(VALIDATION, joined, keep_logits=True)
         scored, scores_on = validated, f"validation pixels of {self.manifest.name}, by which the best epoch was chosen"
+        if joined is not None:
+            scores_on += REFITTED
         if self.session.counts[TEST].any():
             scored, scores_on = run.measure(TEST, model), self._tested_on()
         card = self._card(model, progress, validated)
         card.scores, card.scores_on = scores_of(scored), scores_on
+        if joined is not None:
+            refit_detail(joined, run)
+            card.training["refitted"] = True
         write_checkpoint(self.job.output, model, card, self.session.reporter)
         return {
             "checkpoint": self.job.output,

@@ -89,6 +89,9 @@ class Bench:
                 seed=cell.seed,
                 device=self.device,
                 overwrite=True,
+                # Strategies differ in what the network learns; the detail path knows none of them.
+                forest=False,
+                detail=False,
                 **STRATEGIES[cell.strategy],
             )
         )
@@ -128,7 +131,7 @@ class Bench:
         manifests = self._prepare(dataset)
         config = self._write(f"{architecture}-{dataset}-base-config.toml", protocol.base_config(architecture, dataset))
         job = TrainJob(str(manifests.base), architecture, str(output), config=str(config), device=self.device)
-        job.overwrite = True
+        job.overwrite, job.detail = True, False
         trained = self._run(job)
         record = {
             **self._test(cell, output, output, manifests),

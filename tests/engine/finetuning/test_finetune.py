@@ -714,6 +714,7 @@ def test_the_network_is_joined_with_a_detail_path(tune, heard, world, checkpoint
     assert result["miou"] > 0.9, "every modality tells the classes, pixel by pixel"
     assert min(item["miou"] for item in result["network"]) < 0.9, "one epoch is too short for the network"
     assert len(card.calibration) == 3 and card.margin >= model.detail.margin
+    assert card.training["refitted"] is True and "trained once more" in card.scores_on
     # It is a checkpoint like any other, in every scenario.
     job = SegmentJob(result["checkpoint"], {"height": SourceSpec(world["height"])}, str(tmp_path / "map.tif"))
     run(job, heard[0])
@@ -726,7 +727,8 @@ def test_a_joined_checkpoint_is_trained_further_by_its_network(make, tune, heard
     job = make(epochs=1, detail=True, output="second.safetensors", strategy="latent")
     job.checkpoint = first["checkpoint"]
     second = run(job, heard[0])
-    assert second["before"] == first["after"], "measured as it is"
+    # Measured as it is: since then its detail path has learned the validation labels too.
+    assert second["miou_before"] >= first["miou"] - 0.01
     card, _model = load(second["checkpoint"])
     assert card.architecture["name"] == "joined" and card.parents[0] == sha256(first["checkpoint"])
     job = make(epochs=1, output="third.safetensors")
