@@ -2,7 +2,7 @@
 # The commands of a developer. On a fresh Debian 12 `make demo` and `make test` install what they need; see CONTRIBUTING.md.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engine test-plugin test-quick test-cpus lint compat compat-trixie compat-sid compat-qt6 checkpoint \
+.PHONY: help demo test test-engine test-plugin test-quick test-cpus lint compat compat-trixie compat-sid compat-qt6 checkpoint evidence \
         package clean setup engine qgis
 
 PYTHON := .venv/bin/python
@@ -49,6 +49,9 @@ compat-trixie compat-sid compat-qt6: compat-%: ## try one of them
 
 checkpoint: engine ## train the bundled checkpoint again, as docs/bundled-checkpoint.md tells
 	$(PYTHON) tools/checkpoint.py
+
+evidence: engine ## measure Lacuna against forest and boosting on data in DATA=FOLDER; takes hours, goes on where it stopped
+	$(PYTHON) -m lacuna.tests.benchmarks.evidence.run --data "$(DATA)"
 
 package: engine ## build dist/lacuna-VERSION.zip for QGIS's plugin site
 	$(PYTHON) tools/package.py

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from ..checkpoint.card import Card
 from ..checkpoint.store import load
 from ..data.labelled_scenes import LabelledScene, close_scenes, divide_scenes, open_scenes
 from ..data.splits import TEST, VALIDATION
@@ -24,7 +26,7 @@ from ..runtime.outputs import check_outputs, write_text
 from ..runtime.unfinished import Unfinished
 from ..training.joining import refit_detail
 from ..training.run import Run, write_checkpoint
-from ..training.samples import gather_samples
+from ..training.samples import PixelSamples, gather_samples
 from ..training.session import Session
 from ..training.state import part_path, remove_progress, training_fingerprint
 from .detail import network_card, network_of, with_detail
@@ -37,6 +39,8 @@ from .rescaling import fit_scaling
 from .rival import grow_rival, say_who_is_better
 from .strategy import choose_strategy
 from .task import Task, check_labels, choose_split, read_task
+
+Tensors = Mapping[str, torch.Tensor]
 
 
 def finetune(job: FinetuneJob, reporter: Reporter) -> dict[str, Any]:
@@ -117,30 +121,40 @@ def _train(plan: FinetunePlan, parent: SegmentationModel) -> tuple[dict[str, Any
     small, whole = adapter_tensors(model), whole_tensors(task, network_of(parent), model)
     merge_lora(model)
     outcome = measure_outcome(plan, run, progress, stopped, region, before)
-    card, adapter, path = outcome.card(model), None, task.job.forest_path()
-    if task.job.method == "lora" and task.settings.lora.keep_apart:
-        adapter = os.path.splitext(task.job.output)[0] + ".lora.safetensors"
-        save_adapters(adapter, small, whole, task.settings.lora, task.sha256, card)
-    made: SegmentationModel = model
-    samples = gather_samples(plan.session) if task.job.detail or path is not None else None
-    if samples is not None and task.job.detail:
-        made, outcome = with_detail(outcome, run, samples)
-        card = outcome.card(made)
-    forest = None
-    if samples is not None and path is not None:
-        forest = grow_rival(plan, samples, path, region, card.scores_on)
-    if forest is not None:
-        card.training["forest"] = {"scores": forest["scores"], "miou": forest["miou"]}
+    adapter = _keep_adapters(plan, outcome.card(model), small, whole)
+    samples = gather_samples(plan.session) if task.job.detail or task.job.forest else None
+    made, outcome = with_detail(outcome, run, samples) if samples and task.job.detail else (model, outcome)
+    card = outcome.card(made)
+    forest = _grow(plan, samples, region, card) if samples and task.job.forest else None
     if gallery is not None:
         gallery.add("after", made)
+    # From here on nothing is measured any more.
     if isinstance(made, Joined):
         refit_detail(made, run)
-        card.training["refitted"] = True
     write_checkpoint(task.job.output, made, card, session.reporter)
     result = {**outcome.result(card, adapter), "forest": forest}
     if forest is not None:
         say_who_is_better(card.scores, forest, plan)
     return result, "" if gallery is None else gallery.html()
+
+
+def _keep_adapters(plan: FinetunePlan, card: Card, small: Tensors, whole: Tensors) -> str | None:
+    """Write the adapters of LoRA as a file of their own, if that was asked for; return its path."""
+    task = plan.task
+    if task.job.method != "lora" or not task.settings.lora.keep_apart:
+        return None
+    path = os.path.splitext(task.job.output)[0] + ".lora.safetensors"
+    save_adapters(path, small, whole, task.settings.lora, task.sha256, card)
+    return path
+
+
+def _grow(plan: FinetunePlan, samples: PixelSamples, region: int, card: Card) -> dict[str, Any] | None:
+    """Grow the random forest beside the network, note in the card what it is worth, and return that."""
+    path = plan.task.job.forest_path()
+    forest = None if path is None else grow_rival(plan, samples, path, region, card.scores_on)
+    if forest is not None:
+        card.training["forest"] = {"scores": forest["scores"], "miou": forest["miou"]}
+    return forest
 
 
 def _run_of(plan: FinetunePlan) -> Run:

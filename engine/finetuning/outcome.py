@@ -128,7 +128,7 @@ class Outcome:
             "rescaled": self.plan.rescaled,
             "classes": {"added": classes.added, "merged": classes.merged, "dropped": classes.dropped},
             "before": scores_of(self.before),
-            **({} if self.network is None else {"network": scores_of(self.network)}),
+            **({} if self.network is None else {"network": scores_of(self.network), "refitted": True}),
             "lineage": [parent, *task.card.training.get("lineage", [])],
         }
 
