@@ -41,6 +41,7 @@ class FinetuneAlgorithm(LabelledAlgorithm):
     MIOU_BEFORE = "MIOU_BEFORE"
     MIOU = "MIOU"
     FOREST = "FOREST"
+    DETAIL = "DETAIL"
     FOREST_OUTPUT = "FOREST_OUTPUT"
     MIOU_FOREST = "MIOU_FOREST"
     UNIT = "epochs"
@@ -99,6 +100,7 @@ class FinetuneAlgorithm(LabelledAlgorithm):
                 self.seed(tr("Seed of all random draws")),
                 QgsProcessingParameterFile(self.CONFIG, tr("Settings (TOML)"), extension="toml", optional=True),
                 QgsProcessingParameterBoolean(self.FOREST, tr("Grow a random forest to compare with"), True),
+                QgsProcessingParameterBoolean(self.DETAIL, tr("Join a detail path that looks at single pixels"), True),
             )
         )
         checkpoints = tr("Checkpoints") + " (*.safetensors)"
@@ -128,6 +130,7 @@ class FinetuneAlgorithm(LabelledAlgorithm):
             epochs=self.number(parameters, self.EPOCHS, context),
             device=self.device(parameters, context),
             forest=self.parameterAsBool(parameters, self.FOREST, context),
+            detail=self.parameterAsBool(parameters, self.DETAIL, context),
             overwrite=True,
             **self.data(parameters, context, exports),
         )

@@ -44,9 +44,14 @@ def window_features(padded: Tensor, windows: Sequence[int]) -> Tensor:
     for side in windows:
         skip = edge - side // 2
         inner = slice(skip, skip + height + side - 1), slice(skip, skip + width + side - 1)
-        mean, square = (F.avg_pool2d(x[(slice(None), *inner)][None], side, 1)[0] for x in (padded, squares))
+        mean, square = (_box_mean(x[(slice(None), *inner)], side) for x in (padded, squares))
         found += [mean, (square - mean.square()).clamp(min=0).sqrt()]
     return torch.cat(found)
+
+
+def _box_mean(image: Tensor, side: int) -> Tensor:
+    """Return the means (C, h, w) of windows of an image (C, h + side - 1, w + side - 1): by rows, then by columns."""
+    return F.avg_pool2d(F.avg_pool2d(image[None], (side, 1), 1), (1, side), 1)[0]
 
 
 def count_features(bands: int, windows: Sequence[int]) -> int:

@@ -91,7 +91,8 @@ def _curves(own: Records, left: float, right: float, bottom: float) -> Iterable[
         yield f'<text x="{left - 4}" y="{y + 4:.0f}" text-anchor="end">{share:g}</text>'
     step = (right - left - 20) / (len(order) - 1)
     for index, amount in enumerate(order):
-        yield f'<text x="{left + 10 + index * step:.0f}" y="{bottom + 14}" text-anchor="middle">{amount or "all"}</text>'
+        x = left + 10 + index * step
+        yield f'<text x="{x:.0f}" y="{bottom + 14}" text-anchor="middle">{amount or "all"}</text>'
     for method in METHODS:
         points = []
         for index, amount in enumerate(order):
@@ -99,7 +100,8 @@ def _curves(own: Records, left: float, right: float, bottom: float) -> Iterable[
             if found:
                 points.append((left + 10 + index * step, bottom - (bottom - top) * statistics.mean(found)))
         if points:
-            yield f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" fill="none" {_stroke(method)}/>'
+            line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+            yield f'<polyline points="{line}" fill="none" {_stroke(method)}/>'
             yield from (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{_COLOURS[method]}"/>' for x, y in points)
 
 
