@@ -19,7 +19,7 @@ from .session import Session, class_weights
 
 BATCH = 256
 EPOCHS = 40
-STEPS = (600, 3200)
+STEPS = (600, 1600)
 RATE = 2e-3
 WEIGHT_DECAY = 1e-2
 # Share of the target that is spread over all classes: labels have errors, and pixels at edges are mixed.

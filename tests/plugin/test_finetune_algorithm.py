@@ -48,6 +48,8 @@ def request_(checkpoint, sample, sample_labels, tmp_path):
         "CLASS_MAP": "3=",
         "EPOCHS": 2,
         "CONFIG": str(config),
+        # Asked for where it matters: it takes seconds.
+        "DETAIL": False,
         "DEVICE": "cpu",
         "OUTPUT": str(tmp_path / "tuned.safetensors"),
     }
@@ -58,12 +60,13 @@ def test_parameters_and_outputs(processing):
     assert [item.name() for item in algorithm.parameterDefinitions()] == [
         "CHECKPOINT", *(f"MODALITY_{number}" for number in range(1, 7)), "LABELS", "FIELD", "LABELS_RASTER", "MANIFEST",
         "CLASS_MAP", "STRATEGY", "METHOD", "EPOCHS", "BANDS", "NODATA", "MASKS", "MERGE", "DROP", "WEIGHTS",
-        "LATENT_PRESET", "SEED", "CONFIG", "FOREST", "DEVICE", "OUTPUT", "REPORT",
+        "LATENT_PRESET", "SEED", "CONFIG", "FOREST", "DETAIL", "DEVICE", "OUTPUT", "REPORT",
     ]  # fmt: skip
     optional = QgsProcessingParameterDefinition.Flag.FlagOptional
     required = [item.name() for item in algorithm.parameterDefinitions() if not item.flags() & optional]
-    assert required == ["CHECKPOINT", "FOREST", "OUTPUT"], "and the forest is grown by default"
+    assert required == ["CHECKPOINT", "FOREST", "DETAIL", "OUTPUT"]
     assert algorithm.parameterDefinition("FOREST").defaultValue() is True
+    assert algorithm.parameterDefinition("DETAIL").defaultValue() is True
     outputs = {item.name(): item.type() for item in algorithm.outputDefinitions()}
     assert outputs == {
         "OUTPUT": "outputFile", "REPORT": "outputHtml", "MIOU_BEFORE": "outputNumber", "MIOU": "outputNumber",
@@ -74,9 +77,10 @@ def test_parameters_and_outputs(processing):
 
 
 def test_a_new_checkpoint_with_its_worth(processing, request_, tmp_path, checkpoint, listener):
-    request_.update(REPORT=str(tmp_path / "tuned.html"), SEED=3, STRATEGY="latent")
+    request_.update(REPORT=str(tmp_path / "tuned.html"), SEED=3, STRATEGY="latent", DETAIL=True)
     result = processing.run("lacuna:finetune", request_, feedback=listener)
     card = read_card(result["OUTPUT"])
+    assert card.architecture["name"] == "joined"
     assert result["OUTPUT"] == request_["OUTPUT"]
     assert card.parents[0] == sha256(checkpoint)
     assert card.training["labels"] == "labels.tif"
