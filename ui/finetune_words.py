@@ -76,6 +76,15 @@ def forest_words(result: dict[str, Any]) -> list[str]:
     return [words.format("; ".join(better))]
 
 
+def detail_words(result: dict[str, Any]) -> list[str]:
+    """Return what the network is worth without the detail path that it was joined with."""
+    scores = [item["miou"] for item in result.get("network") or () if item["miou"] is not None]
+    if not scores:
+        return []
+    words = tr("The network without its detail path, which looks at single pixels: {:.3f}.")
+    return [words.format(sum(scores) / len(scores))]
+
+
 def result_words(result: dict[str, Any], base: str) -> str:
     """Return what has come of a fine-tuning of the checkpoint `base`."""
     change = tr("Mean mIoU over the scenarios {:.3f}, before {:.3f}.").format(result["miou"], result["miou_before"])
@@ -84,7 +93,7 @@ def result_words(result: dict[str, Any], base: str) -> str:
         "early": tr("Best epoch {} of {}, {}; no later epoch was better, so the training ended early."),
         "asked": tr("Best epoch {} of {}, {}; stopped as asked."),
     }[result["stopped"]].format(result["best_epoch"], result["epochs"], duration(result["seconds"]))
-    words = [change]
+    words = [change, *detail_words(result)]
     if result["miou"] <= result["miou_before"]:
         words.append(tr("It is no better than before: keep the base, give more labels, or train longer."))
     words += [*forest_words(result), ended, tr("Measured on {}.").format(result["scores_on"])]

@@ -24,7 +24,7 @@ from .classwise import ClassAttention, ClasswiseDecoder, Decoded, DecoderOptions
 from .containers import M, ModuleDictOf, summed
 from .dis2_layers import STRIDE, AuxiliaryDecoder, NormKind, PoolBank, StridedEncoder, level_widths
 from .dis2_published import convert
-from .distillation import SegmentationLoss, divergence, feature_distance, logit_distance
+from .distillation import FEATURE_EPS, SegmentationLoss, divergence, feature_distance, logit_distance, unit
 from .grids import pad_to_multiple, to_reference
 from .hybrid_fusion import Fused, FusionOptions, HybridFusion, grid_of
 from .layers import module_key
@@ -198,9 +198,14 @@ class Dis2(SegmentationModel):
         return self.branches[self.branch_key(names)].decode(fused, self._missing(names)).cropped(size).logits
 
     def latent(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
-        """Return the fused map f4 of the scenario's branch, (B, D, H / 16, W / 16), sides rounded up."""
+        """Return what distillation aligns: the penultimate map of the scenario's branch, its directions (B, C, H, W).
+
+        Each scenario has a branch of its own, and the fused maps of two branches have no common coordinates: compared,
+        they would tell only which branch ran. L_KD draws these directions together.
+        """
         names, size = self.present(images), reference_size(images, size)
-        return self._fuse(images, names, size).maps[3]
+        missing, fused = self._missing(names), self._fuse(images, names, size)
+        return unit(self.branches[self.branch_key(names)].decode(fused, missing).cropped(size).penultimate, FEATURE_EPS)
 
     def _fuse(self, images: Mapping[str, Tensor], names: Sequence[str], size: tuple[int, int]) -> Fused:
         """Return what the branch of scenario `names` fuses from `images`."""

@@ -28,7 +28,7 @@ def finetuning_page(result: Result, pictures: str, warnings: Sequence[str]) -> s
     sections = [
         _head(result),
         page.warnings(warnings),
-        page.section("mIoU by scenario", _scenario_bars(result), _forest_words(result)),
+        page.section("mIoU by scenario", _scenario_bars(result), _detail_words(result) + _forest_words(result)),
         page.section("IoU by class, all modalities", page.key(_PAIR, SERIES) + _class_bars(result)),
         page.section("Maps", pictures),
         page.section("Training", _curves(result["history"])),
@@ -73,6 +73,17 @@ def _forest_words(result: Result) -> str:
         "bands with means and deviations in windows of 3, 7 and 15 pixels). It is better in "
         f"{better} of {len(own)} scenarios; its mean is {forest['miou']:.3f}. It lies beside the checkpoint: "
         f"{os.path.basename(forest['checkpoint'])}."
+    )
+
+
+def _detail_words(result: Result) -> str:
+    """Return what the network is worth without its detail path."""
+    scores = [item["miou"] for item in result.get("network") or () if item["miou"] is not None]
+    if not scores:
+        return ""
+    return (
+        "After is the network joined with a detail path, which looks at single pixels; the network alone has a mean of "
+        f"{sum(scores) / len(scores):.3f}. "
     )
 
 

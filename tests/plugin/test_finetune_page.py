@@ -255,6 +255,7 @@ def check_forest(dock, result, qtbot):
     page, forest = dock.finetune_page, result["forest"]
     assert page.comparison.scenarioTable.item(0, 4).text() == f"{forest['scores'][0]['miou']:.3f}"
     assert "random forest on the same labels" in page.resultLabel.text()
+    assert "without its detail path" in page.resultLabel.text()
     dock.pages.setCurrentWidget(page)
     click(qtbot, page.forestButton)
     assert dock.pages.currentWidget() is dock.segment_page
