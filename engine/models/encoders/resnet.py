@@ -152,6 +152,15 @@ class SmallStem(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, max(stride // 2, 1), 1, bias=False)
         self.norm2 = norm(width)
 
+    def balance(self) -> None:
+        """Draw the first convolution so that its biases are as large as what it makes of any number of bands.
+
+        Beside many bands the usual biases are too small for the norm to leave anything of the brightness.
+        """
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_in", nonlinearity="linear")
+        if self.conv1.bias is not None:
+            nn.init.normal_(self.conv1.bias)
+
     def forward(self, x: Tensor, domain: str) -> Tensor:
         """Return (B, width, h / stride, w / stride) from (B, C, h, w)."""
         x = F.relu(self.norm1(self.conv1(x), domain))
@@ -235,6 +244,9 @@ class SmallResNet(Encoder):
             self.norms.append(ChannelNorm(width))
             channels = width
         self.apply(_initialise)
+        for module in self.modules():
+            if isinstance(module, SmallStem):
+                module.balance()
 
     def make_stem(self, channels: int, domains: list[str]) -> nn.Module:
         """Return a stem of two small convolutions."""

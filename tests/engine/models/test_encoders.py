@@ -69,14 +69,14 @@ def test_maps_have_the_declared_channels_and_strides(name):
             assert features.shape == (1, channels, 64 // step, 96 // step)
 
 
-@pytest.mark.parametrize("channels", [1, 12])
+@pytest.mark.parametrize("channels", [1, 12, 369])
 def test_the_small_one_sees_how_bright_a_pixel_is(channels):
     torch.manual_seed(0)
     encoder = build_encoder("resnet_small", channels, options={"width": 8, "depth": 1}).eval()
     with torch.no_grad():
         dim, bright = (encoder(torch.full((1, channels, 64, 64), level))[0][..., 16, 16] for level in (0.5, 2.0))
     # Both are positive multiples of one image, which a norm right after a linear layer could not tell apart.
-    assert (dim - bright).abs().max() > 1e-3
+    assert (dim - bright).abs().max() > 0.1, "and many bands hide it no more than one does"
 
 
 def test_the_small_resnet_is_small():
