@@ -49,7 +49,7 @@ from .version import __version__
 
 T = TypeVar("T")
 # The options that together say which raster is bound to which modality.
-_SOURCE = ("modality", "bands", "nodata", "mask")
+_SOURCE = ("modality", "bands", "nodata", "mask", "offset", "scale")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -300,6 +300,8 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     _add_repeated(parser, "--bands", "NAME=B,...", "its bands, numbers from 1 or names, in the checkpoint's order")
     _add_repeated(parser, "--nodata", "NAME=V", "the value that means no data")
     _add_repeated(parser, "--mask", "NAME=F", "a raster whose non-zero pixels are invalid, such as clouds")
+    _add_repeated(parser, "--offset", "NAME=V", "what is added to its values, such as -1000 for Sentinel-2")
+    _add_repeated(parser, "--scale", "NAME=V", "what its values are multiplied by, before the offset is added")
 
 
 def _add_repeated(parser: argparse.ArgumentParser, option: str, metavar: str, text: str) -> None:
@@ -321,6 +323,8 @@ def _sources(chosen: argparse.Namespace) -> dict[str, SourceSpec]:
         "bands": _named("--bands", chosen.bands, options.bands),
         "nodata": _named("--nodata", chosen.nodata, options.number),
         "mask": _named("--mask", chosen.mask, _path),
+        "offset": _named("--offset", chosen.offset, options.number),
+        "scale": _named("--scale", chosen.scale, options.number),
     }
     for option, values in extras.items():
         stray = [name for name in values if name not in paths]

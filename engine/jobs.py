@@ -36,13 +36,16 @@ class SourceSpec:
 
     `bands` are names or 1-based numbers in the order of the checkpoint's bands, or None to match by name, else by
     order.
-    `mask` is a raster whose non-zero pixels are invalid.
+    `mask` is a raster whose non-zero pixels are invalid. Values of the file times `scale`, plus `offset`, are those
+    that the checkpoint knows; `nodata` is a value of the file.
     """
 
     path: str
     bands: Optional[list[Union[int, str]]] = None
     nodata: Optional[float] = None
     mask: Optional[str] = None
+    offset: Optional[float] = None
+    scale: Optional[float] = None
 
 
 @dataclass

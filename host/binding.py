@@ -33,12 +33,14 @@ _KINDS = (
 
 @dataclass
 class Binding:
-    """A raster layer bound to a modality; `bands`, `nodata` and `mask` (a layer or a file) as in `SourceSpec`."""
+    """A raster layer bound to a modality; `mask` is a layer or a file, the others are as in `SourceSpec`."""
 
     layer: QgsRasterLayer
     bands: Optional[list[Union[int, str]]] = None
     nodata: Optional[float] = None
     mask: Union[QgsRasterLayer, str, None] = None
+    offset: Optional[float] = None
+    scale: Optional[float] = None
 
 
 def gdal_name(layer: QgsRasterLayer) -> Optional[str]:
@@ -132,7 +134,8 @@ def source_specs(
             # The exported copy has no names of bands: what they say is settled here.
             matched = match_bands(card.modality(name).bands, band_names(bound.layer))
             bands = bands or (None if matched is None else list(matched))
-        specs[name] = SourceSpec(path, bands, bound.nodata, _mask_name(bound.mask, exports, extent))
+        mask = _mask_name(bound.mask, exports, extent)
+        specs[name] = SourceSpec(path, bands, bound.nodata, mask, bound.offset, bound.scale)
     return specs
 
 

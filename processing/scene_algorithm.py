@@ -48,6 +48,8 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
     BANDS = "BANDS"
     NODATA = "NODATA"
     MASKS = "MASKS"
+    OFFSETS = "OFFSETS"
+    SCALES = "SCALES"
     DEVICE = "DEVICE"
     TILE = "TILE"
     OVERLAP = "OVERLAP"
@@ -137,6 +139,8 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
             QgsProcessingParameterString(self.BANDS, bands, multiLine=True, optional=True),
             QgsProcessingParameterString(self.NODATA, tr("Nodata values (NAME=V; ...)"), multiLine=True, optional=True),
             QgsProcessingParameterString(self.MASKS, tr("Masks (NAME=FILE; ...)"), multiLine=True, optional=True),
+            QgsProcessingParameterString(self.OFFSETS, tr("Added to values (NAME=V; ...)"), optional=True),
+            QgsProcessingParameterString(self.SCALES, tr("Values multiplied by (NAME=V; ...)"), optional=True),
             *parameters,
             QgsProcessingParameterString(self.DEVICE, tr("Device (auto, cpu, cuda, cuda:N)"), "auto", optional=True),
         ):
@@ -252,11 +256,13 @@ class SceneAlgorithm(QgsProcessingAlgorithm):
     def _add_details(
         self, parameters: dict[str, Any], context: QgsProcessingContext, card: Card, bindings: dict[str, Binding]
     ) -> None:
-        """Add to `bindings` what BANDS, NODATA and MASKS say."""
+        """Add to `bindings` what BANDS, NODATA, MASKS, OFFSETS and SCALES say."""
         readers: dict[str, tuple[str, Callable[[str], Any]]] = {
             self.BANDS: ("bands", options.bands),
             self.NODATA: ("nodata", options.number),
             self.MASKS: ("mask", str),
+            self.OFFSETS: ("offset", options.number),
+            self.SCALES: ("scale", options.number),
         }
         for parameter, (attribute, read) in readers.items():
             text = self.parameterAsString(parameters, parameter, context)

@@ -236,7 +236,7 @@ def _scene(table: Table, modalities: list[str]) -> SceneEntry:
     folder = os.path.dirname(os.path.abspath(table.path))
     entry = SceneEntry(
         name,
-        {key: _absolute(folder, sources[key]) for key in modalities if key in sources},
+        _read_as(table, {key: _absolute(folder, sources[key]) for key in modalities if key in sources}),
         _absolute(folder, table.take("labels", str)),
         field=table.take("field", str, default=None),
         group=table.take("group", str, default=name),
@@ -245,6 +245,21 @@ def _scene(table: Table, modalities: list[str]) -> SceneEntry:
     )
     table.finish()
     return entry
+
+
+def _read_as(table: Table, paths: dict[str, str]) -> dict[str, str | SourceSpec]:
+    """Return the sources of a scene; where `offset` or `scale` name a modality, with how its values are changed."""
+    changes = {key: table.mapping(key, float) if key in table else {} for key in ("offset", "scale")}
+    for key, found in changes.items():
+        stray = [name for name in found if name not in paths]
+        if stray:
+            raise table.wrong(key, list(found), f"numbers for one or more of the sources {', '.join(paths)}")
+    return {
+        name: SourceSpec(path, offset=changes["offset"].get(name), scale=changes["scale"].get(name))
+        if name in changes["offset"] or name in changes["scale"]
+        else path
+        for name, path in paths.items()
+    }
 
 
 def _extent(table: Table) -> tuple[float, float, float, float] | None:

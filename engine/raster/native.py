@@ -36,6 +36,7 @@ class RasterFile:
         colors: its colour interpretation of each band, such as `red` or `alpha`.
         nodata: the nodata value of each band, or None.
         dtypes: the type of each band.
+        scales, offsets: what the file's metadata say that values are to be multiplied by, and what is then added.
 
     Raises:
         LacunaError: `file-missing`, `file-unreadable`, `empty-raster`, `no-crs`.
@@ -58,6 +59,7 @@ class RasterFile:
         self.names = tuple(name or "" for name in dataset.descriptions)
         self.colors = tuple(color.name for color in dataset.colorinterp)
         self.nodata = dataset.nodatavals
+        self.scales, self.offsets = tuple(dataset.scales), tuple(dataset.offsets)
         self.dtypes = dataset.dtypes
         self._masked = [_has_own_mask(flags) for flags in dataset.mask_flag_enums]
 

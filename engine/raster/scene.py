@@ -16,6 +16,7 @@ from ..events import Reporter, silent
 from ..jobs import SourceSpec
 from .grid import Grid, GridOptions, choose_grid, crs_name, crs_unit, extent_text
 from .mapping import PixelMap
+from .offsets import check_offset
 from .resample import resample
 from .source import Source
 from .units import check_units
@@ -215,3 +216,4 @@ def _check_values(source: Source, reporter: Reporter) -> None:
             f"Leave {source.modality.name} out, or check the file, its nodata value and its mask.",
         )
     check_units(source, reporter)
+    check_offset(source, reporter)

@@ -28,7 +28,8 @@ class Source:
 
     A pixel is valid where all its used bands are finite and not nodata, and neither a mask of the file, its alpha band
     nor the mask given with it (non-zero is invalid; any grid, by its nearest pixel) says otherwise. The nodata value is
-    that of `spec`, else those of the file, else that of the modality.
+    that of `spec`, else those of the file, else that of the modality. Values are multiplied by the scale of `spec`, and
+    its offset is added; what the file's own metadata say of that is left to `offsets.check_offset`.
 
     Args:
         modality: what the raster stands for.
@@ -39,10 +40,12 @@ class Source:
     Attributes:
         bands: the 1-based number of each of the modality's bands.
         nodata: the nodata value of each of them, or None.
+        scale, offset: what values of the file are multiplied by, and what is then added.
+        stated: scale and offset of each used band as the file's metadata state them.
         grid: of the raster; `height` and `width` are its size, `count` is the number of used bands.
 
     Raises:
-        LacunaError: the raster or its mask cannot be read, has no CRS, or lacks bands.
+        LacunaError: the raster or its mask cannot be read, has no CRS, or lacks bands; `bad-value`, a scale of 0.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class Source:
         self.modality = modality
         self.path = spec.path
         self.mask_path = spec.mask
+        self.scale, self.offset = _change(spec, modality.name)
         self._file = RasterFile(spec.path, what or f"modality {modality.name}")
         self._mask: Source | None = None
         try:
             self.bands = choose_bands(self._file, modality, spec.bands, reporter)
+            self.stated = [(self._file.scales[band - 1], self._file.offsets[band - 1]) for band in self.bands]
             self.nodata = self._choose_nodata(spec.nodata, reporter)
             self.grid = self._file.grid
             self.height, self.width, self.count = self.grid.height, self.grid.width, len(self.bands)
@@ -117,6 +122,9 @@ class Source:
             with np.errstate(over="ignore", invalid="ignore"):
                 values[i] = band
             valid &= np.isfinite(values[i])
+        if (self.scale, self.offset) != (1.0, 0.0):
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = values * np.float32(self.scale) + np.float32(self.offset)
         values[:, ~valid] = 0
         return values, valid
 
@@ -152,6 +160,15 @@ class Source:
         for row in range(0, self.height, _SCAN_SIDE):
             for col in range(0, self.width, _SCAN_SIDE):
                 yield row, col, min(_SCAN_SIDE, self.height - row), min(_SCAN_SIDE, self.width - col)
+
+
+def _change(spec: SourceSpec, name: str) -> tuple[float, float]:
+    """Return by what values are multiplied and what is then added; LacunaError `bad-value` for a scale of 0."""
+    scale, offset = 1.0 if spec.scale is None else spec.scale, 0.0 if spec.offset is None else spec.offset
+    if scale == 0 or not np.isfinite([scale, offset]).all():
+        text = f"The values of {spec.path} (modality {name}) cannot be scaled by {scale} and moved by {offset}."
+        raise LacunaError("bad-value", text, "Give a finite scale other than 0, and a finite offset.")
+    return float(scale), float(offset)
 
 
 def _can_hold(dtype: np.dtype, value: float) -> bool:

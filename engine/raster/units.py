@@ -34,7 +34,7 @@ def check_units(source: Source, reporter: Reporter) -> None:
         return
     modality = source.modality
     found = np.percentile(sample, [1, 99], axis=1).T
-    expected = _expected(modality)
+    expected = expected_range(modality)
     faults: dict[str, list[int]] = {}
     for band, (low, high) in enumerate(found):
         fault = _fault(low, high, None if expected is None else expected[band], modality.units, not sample[band].any())
@@ -44,7 +44,7 @@ def check_units(source: Source, reporter: Reporter) -> None:
         reporter.warn(_text(source, fault, bands, found, expected))
 
 
-def _expected(modality: Modality) -> np.ndarray | None:
+def expected_range(modality: Modality) -> np.ndarray | None:
     """Return the 1st and 99th percentile (bands, 2) of the training data, or None where the card does not say."""
     known = set(modality.statistics)
     keys = next((keys for keys in (("p01", "p99"), ("minimum", "maximum")) if set(keys) <= known), None)

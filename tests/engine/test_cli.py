@@ -87,6 +87,7 @@ def test_segment_knows_every_option_of_the_contract(job):
     made = job(
         "segment", "--checkpoint", "c.safetensors", "--modality", "optical=s2=a.tif", "--modality", "dsm=d.tif",
         "--bands", "optical=3,2,1", "--bands", "dsm=height", "--nodata", "dsm=-9999", "--mask", "optical=clouds.tif",
+        "--offset", "optical=-1000", "--scale", "dsm=0.1",
         "--output", "classes.tif", "--confidence", "f.tif", "--probabilities", "p.tif", "--probabilities-dtype",
         "float32", "--evidence", "e.tif", "--record", "r.json", "--extent", "0,1,2.5,3", "--extent-crs", "EPSG:4326",
         "--crs", "EPSG:32722", "--resolution", "10", "--reference", "dsm", "--area", "a.gpkg", "--tile", "256,128",
@@ -94,8 +95,8 @@ def test_segment_knows_every_option_of_the_contract(job):
         "--no-resume",
     )  # fmt: skip
     assert made.modalities == {
-        "optical": SourceSpec("s2=a.tif", bands=[3, 2, 1], mask="clouds.tif"),
-        "dsm": SourceSpec("d.tif", bands=["height"], nodata=-9999.0),
+        "optical": SourceSpec("s2=a.tif", bands=[3, 2, 1], mask="clouds.tif", offset=-1000.0),
+        "dsm": SourceSpec("d.tif", bands=["height"], nodata=-9999.0, scale=0.1),
     }
     assert list(made.modalities) == ["optical", "dsm"]
     expected = {

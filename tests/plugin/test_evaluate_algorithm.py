@@ -65,6 +65,7 @@ def test_parameters_and_outputs(processing):
     assert [item.name() for item in algorithm.parameterDefinitions()] == [
         "CHECKPOINT", *(f"MODALITY_{number}" for number in range(1, 7)), "LABELS", "FIELD", "LABELS_RASTER", "MANIFEST",
         "CLASS_MAP", "SPLIT", "IGNORE", "PROTOCOL", "AREA_ESTIMATES", "UPDATE_CARD", "BANDS", "NODATA", "MASKS",
+        "OFFSETS", "SCALES",
         "NO_GAUSSIAN", "SEED", "TILE", "OVERLAP", "DEVICE", "REPORT",
     ]  # fmt: skip
     optional = QgsProcessingParameterDefinition.Flag.FlagOptional

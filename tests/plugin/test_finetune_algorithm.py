@@ -59,7 +59,8 @@ def test_parameters_and_outputs(processing):
     algorithm = QgsApplication.processingRegistry().algorithmById("lacuna:finetune")
     assert [item.name() for item in algorithm.parameterDefinitions()] == [
         "CHECKPOINT", *(f"MODALITY_{number}" for number in range(1, 7)), "LABELS", "FIELD", "LABELS_RASTER", "MANIFEST",
-        "CLASS_MAP", "STRATEGY", "METHOD", "EPOCHS", "BANDS", "NODATA", "MASKS", "MERGE", "DROP", "WEIGHTS",
+        "CLASS_MAP", "STRATEGY", "METHOD", "EPOCHS", "BANDS", "NODATA", "MASKS",
+        "OFFSETS", "SCALES", "MERGE", "DROP", "WEIGHTS",
         "LATENT_PRESET", "SEED", "CONFIG", "FOREST", "DETAIL", "DEVICE", "OUTPUT", "REPORT",
     ]  # fmt: skip
     optional = QgsProcessingParameterDefinition.Flag.FlagOptional

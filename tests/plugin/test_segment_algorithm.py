@@ -46,7 +46,8 @@ def test_parameters_are_those_of_the_contract(processing):
     algorithm = QgsApplication.processingRegistry().algorithmById("lacuna:segment")
     names = [item.name() for item in algorithm.parameterDefinitions()]
     assert set(names) == {
-        "CHECKPOINT", *(f"MODALITY_{number}" for number in range(1, 7)), "BANDS", "NODATA", "MASKS", "EXTENT",
+        "CHECKPOINT", *(f"MODALITY_{number}" for number in range(1, 7)), "BANDS", "NODATA", "MASKS",
+        "OFFSETS", "SCALES", "EXTENT",
         "RESOLUTION", "AREA", "DEVICE", "TILE", "OVERLAP", "BATCH_SIZE", "PRECISION", "OUTPUT", "CONFIDENCE",
         "PROBABILITIES", "EVIDENCE", "RECORD",
     }  # fmt: skip

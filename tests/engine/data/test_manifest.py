@@ -9,6 +9,7 @@ import pytest
 
 from lacuna.engine.data.manifest import SplitRule, read_manifest
 from lacuna.engine.errors import LacunaError
+from lacuna.engine.jobs import SourceSpec
 
 CONTRACT = """
 reference = "rgb"                                   # whose grid the labels and the output follow
@@ -189,3 +190,19 @@ def test_scenes_without_a_split_are_divided_by_rule_unless_others_name_validatio
 
 def test_texts_may_be_ignored_as_well_as_values(read):
     assert read(CONTRACT.replace("ignore = [0]", 'ignore = [0, "Carya"]')).ignore == [0, "Carya"]
+
+
+def test_sources_are_read_with_the_changes_that_a_scene_names(read, tmp_path):
+    changed = CONTRACT + "offset = {rgb = -1000.0}\nscale = {rgb = 0.5, chm = 2}\n"
+    (scene,) = read(changed).scenes
+    path = str(tmp_path / "rgb/MLBS_1.tif")
+    assert scene.sources["rgb"] == SourceSpec(path, offset=-1000.0, scale=0.5)
+    assert scene.specs()["chm"].scale == 2 and scene.specs()["chm"].offset is None
+    assert path in scene.files()
+
+
+@pytest.mark.parametrize("line", ["offset = {dsm = 1.0}", 'scale = {rgb = "2"}', "offset = -1000.0"])
+def test_changes_of_no_source_are_refused(read, line):
+    with pytest.raises(LacunaError) as caught:
+        read(CONTRACT + line + "\n")
+    assert caught.value.code == "bad-manifest" and line.split()[0] in caught.value.text
