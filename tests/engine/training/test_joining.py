@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lacuna.engine.training.calibration import fit_temperature, negative_log_likelihood
 from lacuna.engine.training.joining import fit_weights
 from lacuna.engine.training.validation import Tally
 
@@ -28,9 +29,10 @@ def test_the_better_part_counts_more():
     assert good > 2 * bad
 
 
-def test_equal_parts_count_equally_however_sure_they_are():
+def test_of_equal_parts_the_detail_path_counts_more_however_sure_they_are():
+    """Half the share, of which the network gets three quarters."""
     first, second = fit_weights(tally(0.7, sure=1.0), tally(0.7, sure=10.0, seed=2))
-    assert 0.7 < first / (10 * second) < 1.4
+    assert 0.375 / 0.625 * 0.7 < first / (10 * second) < 0.375 / 0.625 * 1.4
 
 
 def test_a_part_that_knows_nothing_hardly_counts():
@@ -44,6 +46,6 @@ def test_joined_logits_are_likelier_than_either_part():
     weights = fit_weights(*parts)
     logits = [part.kept()[0] for part in parts]
     joined = weights[0] * logits[0] + weights[1] * logits[1]
-    right = [(item.argmax(1) == LABELS).mean() for item in (*logits, joined)]
-    assert right[2] > max(right[:2]) - 0.01
+    alone = [negative_log_likelihood(item, LABELS, fit_temperature(item, LABELS)) for item in logits]
+    assert negative_log_likelihood(joined, LABELS, 1.0) < min(alone) - 0.05
     assert weights == pytest.approx(fit_weights(*parts))
