@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import LacunaError
-from .base import SegmentationModel, TrainingSettings, reference_size
+from .base import reference_size
 from .containers import ModuleDictOf, summed
 from .layers import module_key
+from .made import Made
 from .registry import register
 from .window_features import count_features, placed, strips_of_features
 
@@ -103,7 +102,7 @@ class QuantileCode(nn.Module):
 
 
 @register("detail")
-class Detail(SegmentationModel):
+class Detail(Made):
     """The detail path as a model of its own: logits of every pixel from the modalities that are given.
 
     The first layer is a sum over the modalities present, each with a vector of its own that says that it is there: what
@@ -111,6 +110,8 @@ class Detail(SegmentationModel):
     """
 
     Config = DetailConfig
+    subject = "The detail path"
+    hint = "Fine-tune the checkpoint that it belongs to; that makes a new one."
     output_stride = 1
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: DetailConfig) -> None:
@@ -153,32 +154,6 @@ class Detail(SegmentationModel):
         inner = self.dropout(F.relu(entered))
         return self.out(self.dropout(F.relu(self.hidden(inner))))
 
-    def latent(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
-        """Raise LacunaError `not-trainable`: it has no latent map."""
-        raise not_trainable("has no latent to compare scenarios by")
-
-    def losses(
-        self,
-        images: Mapping[str, Tensor],
-        target: Tensor,
-        *,
-        available: Sequence[str] | None = None,
-        generator: torch.Generator | None = None,
-        class_weights: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Raise LacunaError `not-trainable`: it is trained pixel by pixel, beside a network."""
-        raise not_trainable("is not trained on crops")
-
-    @classmethod
-    def settings(cls, preset: str = "default") -> TrainingSettings:
-        """Raise LacunaError `not-trainable`."""
-        raise not_trainable("is not trained on crops")
-
-    @classmethod
-    def preset_config(cls, preset: str = "default") -> dict[str, Any]:
-        """Raise LacunaError `not-trainable`."""
-        raise not_trainable("is not trained on crops")
-
     def _classify(self, names: Sequence[str], images: Sequence[Tensor]) -> Tensor:
         """Return the probabilities (K, H, W) of one tile from images (C, H, W) of modalities `names`."""
         windows = self.model_config.windows
@@ -189,12 +164,3 @@ class Detail(SegmentationModel):
                 codes = self.code(dict(zip(names, part.split(counts))))
                 found.append(self.classify(codes).softmax(1).T)
         return torch.cat(found, 1).unflatten(1, tuple(images[0].shape[1:]))
-
-
-def not_trainable(what: str) -> LacunaError:
-    """Return the error for a model that stands beside a network and is asked for what only a network has."""
-    return LacunaError(
-        "not-trainable",
-        f"The detail path {what}.",
-        "Fine-tune the checkpoint that it belongs to; that makes a new one.",
-    )

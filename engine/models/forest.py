@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import LacunaError
-from .base import SegmentationModel, TrainingSettings, reference_size
+from .base import reference_size
 from .config import bad_config
 from .containers import ModuleDictOf
+from .made import Made
 from .registry import register
 from .window_features import placed, strips_of_features
 
@@ -98,7 +98,7 @@ class Trees(nn.Module):
 
 
 @register("forest")
-class Forest(SegmentationModel):
+class Forest(Made):
     """Random forests, one a scenario.
 
     Its features look at `max(windows) // 2` pixels around each pixel; what lies beyond the tile counts as 0, the mean,
@@ -106,6 +106,8 @@ class Forest(SegmentationModel):
     """
 
     Config = ForestConfig
+    subject = "A random forest"
+    hint = "Fine-tune the checkpoint that it was grown beside; that grows a new forest too."
     output_stride = 1
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: ForestConfig) -> None:
@@ -137,32 +139,6 @@ class Forest(SegmentationModel):
             raise LacunaError("unsupported-scenario", text, "Grow one on data that has these modalities.")
         return self.scenarios[key]
 
-    def latent(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
-        """Raise LacunaError `not-trainable`: a forest has no latent."""
-        raise _no_network("has no latent to compare scenarios by")
-
-    def losses(
-        self,
-        images: Mapping[str, Tensor],
-        target: Tensor,
-        *,
-        available: Sequence[str] | None = None,
-        generator: torch.Generator | None = None,
-        class_weights: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Raise LacunaError `not-trainable`: a forest is grown, not trained."""
-        raise _no_network("is not trained step by step")
-
-    @classmethod
-    def settings(cls, preset: str = "default") -> TrainingSettings:
-        """Raise LacunaError `not-trainable`."""
-        raise _no_network("is not trained step by step")
-
-    @classmethod
-    def preset_config(cls, preset: str = "default") -> dict[str, Any]:
-        """Raise LacunaError `not-trainable`."""
-        raise _no_network("is not trained step by step")
-
     def _key(self, names: Sequence[str]) -> str:
         """Return the name of the module of a scenario."""
         return "s_" + "_".join(str(index) for index, name in enumerate(self.modalities) if name in names)
@@ -172,8 +148,3 @@ class Forest(SegmentationModel):
         strips = strips_of_features(images, self.model_config.windows)
         shares = [trees(features.flatten(1)) for features in strips]
         return torch.cat(shares, 1).clamp(min=_LEAST).log().unflatten(1, tuple(images[0].shape[1:]))
-
-
-def _no_network(what: str) -> LacunaError:
-    hint = "Fine-tune the checkpoint that it was grown beside; that grows a new forest too."
-    return LacunaError("not-trainable", f"A random forest {what}.", hint)

@@ -7,17 +7,18 @@ which neither was trained (`training.joining`); so a network that has learned li
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .base import SegmentationModel, TrainingSettings, reference_size
+from .base import SegmentationModel, reference_size
 from .config import bad_config, checked
-from .detail import Detail, DetailConfig, not_trainable
+from .detail import Detail, DetailConfig
 from .layers import at_least_single
+from .made import Made
 from .registry import build, register
 
 
@@ -47,7 +48,7 @@ class JoinedConfig:
 
 
 @register("joined")
-class Joined(SegmentationModel):
+class Joined(Made):
     """A network and a detail path; answers in every scenario in which the network does.
 
     Attributes:
@@ -56,6 +57,8 @@ class Joined(SegmentationModel):
     """
 
     Config = JoinedConfig
+    subject = "A network joined with a detail path"
+    hint = "Train its network; that makes a new detail path."
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: JoinedConfig) -> None:
         super().__init__(modalities, classes, config)
@@ -81,28 +84,6 @@ class Joined(SegmentationModel):
     def latent(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
         """Return the latent map of the network."""
         return self.network.latent(images, size)
-
-    def losses(
-        self,
-        images: Mapping[str, Tensor],
-        target: Tensor,
-        *,
-        available: Sequence[str] | None = None,
-        generator: torch.Generator | None = None,
-        class_weights: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Raise LacunaError `not-trainable`: its parts are trained one after the other, then joined anew."""
-        raise not_trainable("and its network are trained one after the other")
-
-    @classmethod
-    def settings(cls, preset: str = "default") -> TrainingSettings:
-        """Raise LacunaError `not-trainable`."""
-        raise not_trainable("and its network are trained one after the other")
-
-    @classmethod
-    def preset_config(cls, preset: str = "default") -> dict[str, Any]:
-        """Raise LacunaError `not-trainable`."""
-        raise not_trainable("and its network are trained one after the other")
 
 
 def join(network: SegmentationModel, detail: Detail, weights: Mapping[str, list[float]]) -> Joined:
