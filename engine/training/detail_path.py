@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoint.card import Scenario
@@ -24,6 +25,8 @@ RATE = 2e-3
 WEIGHT_DECAY = 1e-2
 # Share of the target that is spread over all classes: labels have errors, and pixels at edges are mixed.
 SMOOTHED = 0.05
+# Classes count as at least so frequent: a class of one pixel would else weigh as much as all others.
+LEAST_SHARE = 1e-3
 
 
 def train_detail(session: Session, samples: PixelSamples, order: Sequence[Scenario]) -> Detail | None:
@@ -63,7 +66,8 @@ def _fit(model: Detail, session: Session, samples: PixelSamples, held: dict[Scen
             model.codes[model.key(name)].fit(values[valid])
         codes[name] = model.code({name: values.T})[name]
     labels = torch.from_numpy(samples.labels.astype(np.int64))
-    weights = class_weights(np.bincount(samples.labels, minlength=model.classes), "sqrt")
+    counts = np.bincount(samples.labels, minlength=model.classes)
+    weights = class_weights(np.where(counts > 0, np.maximum(counts, LEAST_SHARE * len(labels)), 0), "sqrt")
     rng, scenarios = np.random.default_rng([session.seed, len(labels)]), list(held)
     steps = int(np.clip(EPOCHS * len(labels) / BATCH, *STEPS))
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=WEIGHT_DECAY)
@@ -75,7 +79,23 @@ def _fit(model: Detail, session: Session, samples: PixelSamples, held: dict[Scen
         scenario = scenarios[rng.integers(len(scenarios))]
         rows = torch.from_numpy(rng.choice(held[scenario], BATCH))
         logits = model.classify({name: codes[name][rows] for name in scenario})
-        loss = F.cross_entropy(logits, labels[rows], weights, label_smoothing=SMOOTHED)
+        loss = _loss(logits, labels[rows], weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+
+
+def _loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean cross-entropy with smoothed labels, each pixel weighted by its class.
+
+    torch's own weighs what is smoothed by the classes that it goes to, so that every pixel is drawn to a rare class.
+
+    Args:
+        logits: (N, K).
+        labels: int64 (N).
+        weights: (K), or None.
+    """
+    logs = logits.log_softmax(1)
+    terms = (1 - SMOOTHED) * F.nll_loss(logs, labels, reduction="none") - SMOOTHED * logs.mean(1)
+    own = torch.ones_like(terms) if weights is None else weights[labels]
+    return (own * terms).sum() / own.sum()

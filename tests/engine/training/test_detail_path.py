@@ -88,3 +88,15 @@ def test_it_can_be_stopped(heard):
     heard[0].cancelled.set()
     with pytest.raises(CancelledError):
         train_detail(session(heard), samples(200), ORDER)
+
+
+def test_a_class_of_one_pixel_does_not_take_the_others(heard):
+    """With nearly all pixels of one class, what is rare must not be seen everywhere."""
+    rng = np.random.default_rng(0)
+    found = samples(4000)
+    found.labels[:] = (rng.random(4000) < 0.05).astype(int)
+    found.features["optical"][:, 0] = found.labels + rng.normal(0, 0.2, 4000)
+    found.labels[0] = 2
+    model = train_detail(session(heard), found, ORDER)
+    assert right(model, found, ["optical"]) > 0.95
+    assert right(model, found, ["height"]) > 0.8
