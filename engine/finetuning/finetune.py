@@ -120,12 +120,13 @@ def _train(plan: FinetunePlan, parent: SegmentationModel) -> tuple[dict[str, Any
     progress, stopped = run.train(task.job.resume, task.job.keep_best)
     small, whole = adapter_tensors(model), whole_tensors(task, network_of(parent), model)
     merge_lora(model)
-    outcome = measure_outcome(plan, run, progress, stopped, region, before)
-    adapter = _keep_adapters(plan, outcome.card(model), small, whole)
+    alone = measure_outcome(plan, run, progress, stopped, region, before)
     samples = gather_samples(plan.session) if task.job.detail or task.job.forest else None
-    made, outcome = with_detail(outcome, run, samples) if samples and task.job.detail else (model, outcome)
+    made, outcome = with_detail(alone, run, samples) if samples and task.job.detail else (model, alone)
     card = outcome.card(made)
     forest = _grow(plan, samples, region, card) if samples and task.job.forest else None
+    # Adapters are of the network alone; where that is all, merged they give this very checkpoint.
+    adapter = _keep_adapters(plan, card if made is model else alone.card(model), small, whole)
     if gallery is not None:
         gallery.add("after", made)
     # From here on nothing is measured any more.

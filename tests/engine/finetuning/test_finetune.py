@@ -287,7 +287,7 @@ def test_labels_of_dropped_classes_teach_nothing(tune):
 
 def test_lora_may_be_kept_apart(tune, checkpoint, tmp_path):
     config = CONFIG + "[lora]\nrank = 2\nkeep_apart = true\n"
-    result = tune(method="lora", config=config, class_map={"1": "new"}, epochs=1)
+    result = tune(method="lora", config=config, class_map={"1": "new"}, epochs=1, forest=True)
     assert result["adapter"].endswith(".lora.safetensors")
     card, model = apply_adapters(checkpoint, result["adapter"])
     own = safetensors.torch.load_file(result["checkpoint"])
