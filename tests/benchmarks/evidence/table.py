@@ -9,6 +9,7 @@ Prints the tables as Markdown; with --write puts them between the marks of the p
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -75,10 +76,9 @@ def picture(records: Records) -> str:
         body.append(f'<line x1="{x}" x2="{x + 20}" y1="{height + 36}" y2="{height + 36}" {_stroke(method)}/>')
         body.append(f'<text x="{x + 26}" y="{height + 40}">{method}</text>')
     size = f'width="{max(len(names), 3) * width}" height="{height + 52}"'
+    paper = f'<rect {size} fill="#fff"/>'
     style = 'font-family="sans-serif" font-size="11" fill="#1f2933"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}><rect width="100%" height="100%" fill="#fff"/>' + (
-        "".join(body) + "</svg>\n"
-    )
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{paper}' + ("".join(body) + "</svg>\n")
 
 
 def _curves(own: Records, left: float, right: float, bottom: float) -> Iterable[str]:
@@ -86,9 +86,10 @@ def _curves(own: Records, left: float, right: float, bottom: float) -> Iterable[
     order = sorted(AMOUNTS, key=lambda amount: amount or 1000)
     top = 24.0
     yield f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#9aa5b1"/>'
+    most = math.ceil(10 * max(item["miou"] for item in own)) / 10
     for share in (0, 0.5, 1):
         y = bottom - (bottom - top) * share
-        yield f'<text x="{left - 4}" y="{y + 4:.0f}" text-anchor="end">{share:g}</text>'
+        yield f'<text x="{left - 4}" y="{y + 4:.0f}" text-anchor="end">{most * share:.2g}</text>'
     step = (right - left - 20) / (len(order) - 1)
     for index, amount in enumerate(order):
         x = left + 10 + index * step
@@ -98,7 +99,7 @@ def _curves(own: Records, left: float, right: float, bottom: float) -> Iterable[
         for index, amount in enumerate(order):
             found = [item["miou"] for item in own if item["method"] == method and item["amount"] == amount]
             if found:
-                points.append((left + 10 + index * step, bottom - (bottom - top) * statistics.mean(found)))
+                points.append((left + 10 + index * step, bottom - (bottom - top) * statistics.mean(found) / most))
         if points:
             line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
             yield f'<polyline points="{line}" fill="none" {_stroke(method)}/>'
