@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,15 +31,10 @@ def measure_modalities(
     Raises:
         LacunaError: `no-valid-pixels`, a modality has none in any training region.
     """
-    training = [scene for scene in scenes if (scene.region == TRAIN).any()]
     measured = []
     for modality in modalities:
-        holders = [scene for scene in training if modality.name in scene.rasters.names]
-        whole, levels = BandStatistics(len(modality.bands), sum(scene.region.size for scene in holders)), {}
-        for scene in holders:
-            found = gather([scene], modality, (whole,))
-            if found.count:
-                levels[scene.name] = found.level()
+        holders = _holders(scenes, modality)
+        whole, levels = gather(scenes, modality)
         if whole.count == 0:
             text = f"Modality {modality.name} has no valid pixel in any training scene."
             raise LacunaError("no-valid-pixels", text, "Give it in a scene for training, or leave it out.")
@@ -47,22 +42,37 @@ def measure_modalities(
     return measured
 
 
-def gather(scenes: Sequence[LabelledScene], modality: Modality, also: Sequence[BandStatistics] = ()) -> BandStatistics:
-    """Return the statistics of the valid training pixels of a modality in `scenes`; add these to those of `also` too.
+def gather(scenes: Sequence[LabelledScene], modality: Modality) -> tuple[BandStatistics, dict[str, Level]]:
+    """Return the statistics of the valid training pixels of a modality, and where those of each scene lie, by its name.
 
     Values are taken as the scenes give them: scaled once they are prepared.
     """
-    found = BandStatistics(len(modality.bands), sum(scene.region.size for scene in scenes))
-    for scene in scenes:
-        top, left, height, width = scene.window
-        for row in range(0, height, _BLOCK):
-            for column in range(0, width, _BLOCK):
-                wanted = scene.region[row : row + _BLOCK, column : column + _BLOCK] == TRAIN
-                if wanted.any():
-                    layer = scene.read(top + row, left + column, *wanted.shape)[modality.name]
-                    for statistics in (found, *also):
-                        statistics.update(layer.values[:, layer.valid & wanted])
-    return found
+    holders = _holders(scenes, modality)
+    whole, levels = BandStatistics(len(modality.bands), sum(scene.region.size for scene in holders)), {}
+    for scene in holders:
+        own = BandStatistics(len(modality.bands), scene.region.size)
+        for values in _training_values(scene, modality.name):
+            whole.update(values)
+            own.update(values)
+        if own.count:
+            levels[scene.name] = own.level()
+    return whole, levels
+
+
+def _holders(scenes: Sequence[LabelledScene], modality: Modality) -> list[LabelledScene]:
+    """Return the scenes that have training pixels and the modality."""
+    return [scene for scene in scenes if (scene.region == TRAIN).any() and modality.name in scene.rasters.names]
+
+
+def _training_values(scene: LabelledScene, name: str) -> Iterator[np.ndarray]:
+    """Yield the values (C, n) of a modality's valid training pixels, block by block."""
+    top, left, height, width = scene.window
+    for row in range(0, height, _BLOCK):
+        for column in range(0, width, _BLOCK):
+            wanted = scene.region[row : row + _BLOCK, column : column + _BLOCK] == TRAIN
+            if wanted.any():
+                layer = scene.read(top + row, left + column, *wanted.shape)[name]
+                yield layer.values[:, layer.valid & wanted]
 
 
 def _complete(

@@ -111,12 +111,13 @@ def _train(plan: FinetunePlan, parent: SegmentationModel) -> tuple[dict[str, Any
     # Labels that neither trained nor chose the best epoch, where there are some.
     region = TEST if session.counts[TEST].any() else VALIDATION
     regrouped, gallery = Regrouped(parent, task.classes.sources), _gallery(plan, region)
-    before = _run_of(plan).measure(region, regrouped)
+    run = Run(session, model, plan.strategy, task.order, task.job.output, _fingerprint(plan))
+    before = run.measure(region, regrouped)
     if gallery is not None:
         gallery.add("before", regrouped)
     # From here on values are scaled to suit the area; the parent was measured as it is.
     plan = replace(plan, session=session.rescaled(plan.modalities))
-    run = _run_of(plan)
+    run = replace(run, session=plan.session)
     progress, stopped = run.train(task.job.resume, task.job.keep_best)
     small, whole = adapter_tensors(model), whole_tensors(task, network_of(parent), model)
     merge_lora(model)
@@ -156,12 +157,6 @@ def _grow(plan: FinetunePlan, samples: PixelSamples, region: int, card: Card) ->
     if forest is not None:
         card.training["forest"] = {"scores": forest["scores"], "miou": forest["miou"]}
     return forest
-
-
-def _run_of(plan: FinetunePlan) -> Run:
-    """Return what trains and measures the network of a plan."""
-    task = plan.task
-    return Run(plan.session, plan.model, plan.strategy, task.order, task.job.output, _fingerprint(plan))
 
 
 def _gallery(plan: FinetunePlan, region: int) -> Gallery | None:

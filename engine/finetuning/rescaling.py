@@ -15,8 +15,7 @@ import numpy as np
 from ..checkpoint.card import Modality
 from ..data.labelled_scenes import LabelledScene
 from ..data.measure import gather
-from ..data.splits import TRAIN
-from ..data.statistics import BandStatistics, pooled_level, standard_chain
+from ..data.statistics import pooled_level, standard_chain
 from ..raster.scaling import scale
 
 # A band fits that is centred within so many units of its scaling, and has a deviation between these.
@@ -41,12 +40,10 @@ def changed_scaling(before: Sequence[Modality], after: Sequence[Modality]) -> li
 
 def _fitted(scenes: Sequence[LabelledScene], modality: Modality) -> Modality:
     """Return one modality, scaled anew where it does not fit."""
-    holders = [scene for scene in scenes if modality.name in scene.rasters.names and (scene.region == TRAIN).any()]
-    whole = BandStatistics(len(modality.bands), sum(scene.region.size for scene in holders))
-    found = [item.level() for item in (gather([scene], modality, (whole,)) for scene in holders) if item.count]
-    if not found:
+    whole, levels = gather(scenes, modality)
+    if not levels:
         return modality
-    level = pooled_level(found)
+    level = pooled_level(list(levels.values()))
     ends = np.stack([level.centre, level.centre + level.spread], axis=1)
     chain = [step for step in modality.scaling if step["type"] != "clip"]
     scaled = scale(ends, chain)

@@ -382,17 +382,6 @@ def test_a_network_is_joined_with_a_detail_path(two_scenes, run_train):
 
 
 def test_the_papers_know_no_detail_path(two_scenes, run_train):
-    config = """
-    [model]
-    encoder = "resnet_small"
-    encoder_options = {width = 4, depth = 1}
-    head_width = 8
-    [training]
-    batch = 2
-    crop = 32
-    crops = 2
-    tile = 64
-    epochs = 1
-    """
+    config = CONFIG.replace("[model]", '[model]\nencoder = "resnet_small"') + "epochs = 1\n"
     result = run_train(two_scenes.manifest(), detail=True, preset="paper", config=config)
     assert read_card(result["checkpoint"]).architecture["name"] == "sgma"
