@@ -3,7 +3,8 @@
 
 Networks see the first maps at a half or a quarter of the resolution, and learn from crops whose pixels resemble one
 another. What tells land cover at 10 m is often the pixel itself, and a few labels teach it fastest pixel by pixel. The
-features are those of the random forest that it has to stand up to (`window_features`).
+features are those of the random forest that it has to stand up to, and differences of neighbouring bands
+(`window_features`).
 
 What it has of a tree: values are coded by quantiles of the training pixels, piecewise linear, and saturate beyond the
 first and the last. So a value that was never seen counts as the nearest that was, and no scale or outlier matters.
@@ -23,7 +24,7 @@ from .containers import ModuleDictOf, summed
 from .layers import module_key
 from .made import Made
 from .registry import register
-from .window_features import count_features, placed, strips_of_features
+from .window_features import count_differences, count_features, placed, strips_of_features, with_differences
 
 # Features of a strip of pixels may take so many numbers; they are coded and classified some pixels at a time, few
 # enough for the caches of a processor.
@@ -117,7 +118,7 @@ class Detail(Made):
     def __init__(self, modalities: Mapping[str, int], classes: int, config: DetailConfig) -> None:
         super().__init__(modalities, classes, config)
         self.margin = max(config.windows) // 2 + config.smoothing // 2
-        counts = {name: count_features(bands, config.windows) for name, bands in modalities.items()}
+        counts = {name: count_differences(bands, config.windows) for name, bands in modalities.items()}
         self.codes: ModuleDictOf[QuantileCode] = ModuleDictOf(
             {module_key(name): QuantileCode(count, config.knots) for name, count in counts.items()}
         )
@@ -145,11 +146,18 @@ class Detail(Made):
         return module_key(name)
 
     def code(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the codes (N, F) of the `features` (F, N) of each modality."""
-        return {name: self.codes[self.key(name)](values).T for name, values in features.items()}
+        """Return the codes (N, C) of the window features (F, N) of each modality."""
+        windows = self.model_config.windows
+        return {
+            name: self.codes[self.key(name)](with_differences(values, windows)).T for name, values in features.items()
+        }
+
+    def fit_code(self, name: str, features: Tensor) -> None:
+        """Set the codes of modality `name` to the quantiles of window features (F, N)."""
+        self.codes[self.key(name)].fit(with_differences(features, self.model_config.windows).T)
 
     def classify(self, codes: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits (N, K) of pixels from the `codes` (N, F) of the modalities that they have."""
+        """Return the logits (N, K) of pixels from the `codes` (N, C) of the modalities that they have."""
         entered = summed(self.enter[self.key(name)](values) for name, values in codes.items())
         inner = self.dropout(F.relu(entered))
         return self.out(self.dropout(F.relu(self.hidden(inner))))

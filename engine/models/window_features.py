@@ -57,3 +57,19 @@ def _box_mean(image: Tensor, side: int) -> Tensor:
 def count_features(bands: int, windows: Sequence[int]) -> int:
     """Return how many features a modality of so many bands has."""
     return bands * (1 + 2 * len(windows))
+
+
+def count_differences(bands: int, windows: Sequence[int]) -> int:
+    """Return how many features `with_differences` makes of a modality of so many bands."""
+    return count_features(bands, windows) + 2 * (bands - 1)
+
+
+def with_differences(features: Tensor, windows: Sequence[int]) -> Tensor:
+    """Return window features (F, N) of one modality and, below them, differences of neighbouring bands.
+
+    The shape of a spectrum tells what its level does not, and stays where light, haze or season shift all bands. They
+    are those of the pixel's bands and of their means in the middle one of `windows`.
+    """
+    bands, middle = len(features) // count_features(1, windows), len(windows) // 2
+    mean = bands * (1 + 2 * middle)
+    return torch.cat([features, features[:bands].diff(dim=0), features[mean : mean + bands].diff(dim=0)])

@@ -63,7 +63,7 @@ def _fit(model: Detail, session: Session, samples: PixelSamples, held: dict[Scen
     for name, features in samples.features.items():
         values, valid = torch.from_numpy(features), torch.from_numpy(samples.valid[name])
         if valid.any():
-            model.codes[model.key(name)].fit(values[valid])
+            model.fit_code(name, values[valid].T)
         codes[name] = model.code({name: values.T})[name]
     labels = torch.from_numpy(samples.labels.astype(np.int64))
     counts = np.bincount(samples.labels, minlength=model.classes)
