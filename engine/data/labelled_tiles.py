@@ -26,6 +26,7 @@ class LabelledTile:
         layers: scaled values and validity of the whole tile.
         owned: rows and columns of these pixels in the tile.
         rows: their rows in the scene's grid.
+        columns: their columns in it.
         inside: (h, w), where they belong to the region that was asked for.
         labels: (h, w), their class indices, -1 for none and outside the region.
     """
@@ -35,6 +36,7 @@ class LabelledTile:
     layers: Mapping[str, Layer]
     owned: tuple[slice, slice]
     rows: slice
+    columns: slice
     inside: np.ndarray
     labels: np.ndarray
 
@@ -100,7 +102,8 @@ class LabelledTiles:
                 owned = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
                 layers = scene.read(top, left, *plan.shape)
                 labels = cut_window(target, -1, scene.window, rows, columns)
-                yield LabelledTile(scene, number, layers, owned, rows, self._inside(scene, rows, columns), labels)
+                inside = self._inside(scene, rows, columns)
+                yield LabelledTile(scene, number, layers, owned, rows, columns, inside, labels)
 
     def _plan(self, scene: LabelledScene) -> Plan:
         grid = scene.rasters.grid

@@ -13,12 +13,16 @@ _ROUNDS = 48
 _GOLDEN = (5**0.5 - 1) / 2
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the logarithms of the softmax of `logits` (n, K), float64."""
+    exact = logits.astype(np.float64)
+    exact -= exact.max(axis=1, keepdims=True)
+    return exact - np.log(np.exp(exact).sum(axis=1, keepdims=True))
+
+
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
     """Return the mean negative log-likelihood of `labels` (n) under softmax of `logits` (n, K) / temperature."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    normaliser = np.log(np.exp(scaled).sum(axis=1))
-    return float((normaliser - scaled[np.arange(len(labels)), labels]).mean())
+    return float(-log_softmax(logits.astype(np.float64) / temperature)[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -10,16 +10,17 @@ import numpy as np
 from ..checkpoint.card import Scenario
 from ..data.splits import GAP, TRAIN, VALIDATION
 from ..models.joined import Joined, join
-from .calibration import fit_temperature, negative_log_likelihood
+from .calibration import fit_temperature, log_softmax
 from .detail_path import train_detail
 from .run import Run
-from .samples import PixelSamples, gather_samples
+from .samples import PixelSamples, gather_samples, gather_unlabelled
 from .validation import Tally
 
 # What is said of scores that were measured before `refit_detail`.
 REFITTED = "; measured before the detail path was trained once more, with these labels too"
+# Shares of the network that are tried.
 _SHARES = np.linspace(0, 1, 21)
-_TRUSTED = 0.75
+_LEAST_PIECES = 2
 
 
 def join_detail(run: Run, validated: Mapping[Scenario, Tally], samples: PixelSamples) -> Joined | None:
@@ -35,7 +36,7 @@ def join_detail(run: Run, validated: Mapping[Scenario, Tally], samples: PixelSam
     """
     session = run.session
     session.reporter.info("Training the detail path, which looks at single pixels, on the same labels.")
-    detail = train_detail(session, samples, run.order)
+    detail = train_detail(session, samples, run.order, gather_unlabelled(session))
     if detail is None:
         return None
     detail = detail.to(session.device)
@@ -53,8 +54,8 @@ def refit_detail(joined: Joined, run: Run) -> None:
 
     Once all is measured and weighted, holding back a part of few labels would only lose it. Test labels stay out.
     """
-    samples = gather_samples(run.session, (TRAIN, VALIDATION, GAP))
-    detail = train_detail(run.session, samples, run.order)
+    session, regions = run.session, (TRAIN, VALIDATION, GAP)
+    detail = train_detail(session, gather_samples(session, regions), run.order, gather_unlabelled(session, regions))
     if detail is not None:
         joined.detail.load_state_dict(detail.state_dict())
 
@@ -62,9 +63,11 @@ def refit_detail(joined: Joined, run: Run) -> None:
 def fit_weights(network: Tally, detail: Tally) -> list[float]:
     """Return by what the logarithms of the probabilities of both are multiplied before they are added.
 
-    Each is first divided by its own temperature, so that a part which is sure of wrong answers counts for little. Then
-    the network gets three quarters of the share that makes the labels most likely: its best epoch was chosen by these
-    very pixels, which flatters it, the detail path's was not.
+    Each is first divided by its own temperature, so that a part which is sure of wrong answers counts for little. The
+    network then gets the smallest share that is not worse than the best by more than the standard error over pieces of
+    ground (Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3). Validation flatters the network:
+    its best epoch was chosen there, and it lies nearer to training ground than the network looks. One piece tells
+    nothing of others, so that the network then counts for nothing.
 
     Args:
         network: of validation pixels, with logits kept.
@@ -72,14 +75,35 @@ def fit_weights(network: Tally, detail: Tally) -> list[float]:
     """
     (first, labels), (second, _) = network.kept(), detail.kept()
     temperatures = [fit_temperature(logits, labels) for logits in (first, second)]
-    logs = [_log_softmax(logits / heat) for logits, heat in zip((first, second), temperatures)]
-    losses = [negative_log_likelihood(share * logs[0] + (1 - share) * logs[1], labels, 1.0) for share in _SHARES]
-    share = _TRUSTED * float(_SHARES[int(np.argmin(losses))])
+    logs = [log_softmax(logits / heat) for logits, heat in zip((first, second), temperatures)]
+    rows = np.arange(len(labels))
+    losses = np.stack(
+        [-log_softmax(share * logs[0] + (1 - share) * logs[1])[rows, labels] for share in _SHARES], axis=1
+    )
+    share = float(_SHARES[smallest_share(losses, labels, network.pieces())])
     return [round(share / temperatures[0], 6), round((1 - share) / temperatures[1], 6)]
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the logarithms of the softmax of `logits` (n, K)."""
-    exact = logits.astype(np.float64)
-    exact -= exact.max(axis=1, keepdims=True)
-    return exact - np.log(np.exp(exact).sum(axis=1, keepdims=True))
+def smallest_share(losses: np.ndarray, labels: np.ndarray, pieces: np.ndarray) -> int:
+    """Return the first share whose mean loss is within a standard error of the least.
+
+    Args:
+        losses: (n, S) of each pixel with each share.
+        labels: (n); classes weigh 1 / sqrt(frequency), as in the training.
+        pieces: (n), the piece of ground of each pixel: what is found on different ones is taken to be independent.
+    """
+    counts = np.bincount(labels)
+    weights = (1 / np.sqrt(np.maximum(counts, 1)))[labels]
+    _, where = np.unique(pieces, return_inverse=True)
+    number = int(where.max()) + 1
+    if number < _LEAST_PIECES:
+        return 0
+    sums = np.stack([np.bincount(where, weights * column, number) for column in losses.T], axis=1)
+    totals = np.bincount(where, weights, number)
+    mean = sums.sum(axis=0) / totals.sum()
+    best = int(mean.argmin())
+    # The mean is a ratio of sums over pieces; its error is that of its residuals.
+    residuals = sums - sums[:, [best]] - np.outer(totals, mean - mean[best])
+    errors = np.sqrt((residuals**2).sum(axis=0) * number / (number - 1)) / totals.sum()
+    return int(np.flatnonzero(mean - mean[best] <= errors)[0])
+

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Features of labelled training pixels, for what learns pixel by pixel: forests and the detail path."""
+"""Features of training pixels, for what learns pixel by pixel: forests and the detail path."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ..models.window_features import count_features, strips_of_features
 from .session import Session
 
 WINDOWS = (3, 7, 15)
-# Labelled pixels that are taken, drawn alike from all there are: more cost time and change little.
+# Pixels that are taken, drawn alike from all there are: more cost time and change little.
 MOST_PIXELS = 20_000
 _TILE = 256
 
 
 @dataclass(frozen=True)
 class PixelSamples:
-    """Labelled pixels.
+    """Pixels.
 
     Attributes:
         features: float32 (N, F) of each modality (`models.window_features`); 0 where it is not valid.
         valid: bool (N), where each modality is valid.
-        labels: class indices (N).
+        labels: class indices (N), -1 for none.
     """
 
     features: dict[str, np.ndarray]
@@ -43,13 +43,35 @@ def gather_samples(session: Session, regions: Sequence[int] = (TRAIN,)) -> Pixel
         session: the scenes, divided and prepared.
         regions: whose labels are taken (`splits`).
     """
+    return _gathered(session, _places(session, regions, labelled=True))
+
+
+def gather_unlabelled(session: Session, regions: Sequence[int] = (TRAIN,)) -> PixelSamples | None:
+    """Return the features of pixels without a label, of so many at most; None where most pixels have one.
+
+    Args:
+        session: the scenes, divided and prepared.
+        regions: which pixels are taken (`splits`).
+    """
+    found = _places(session, regions, labelled=False)
+    count, labelled = (sum(map(len, item)) for item in (found, _places(session, regions, labelled=True)))
+    return _gathered(session, found) if count > labelled else None
+
+
+def _places(session: Session, regions: Sequence[int], labelled: bool) -> list[np.ndarray]:
+    """Return for each scene the flat positions of the pixels of some regions that have a label, or have none."""
+    return [
+        np.flatnonzero(np.isin(scene.region, regions) & ((scene.labels >= 0) == labelled)) for scene in session.scenes
+    ]
+
+
+def _gathered(session: Session, places: Sequence[np.ndarray]) -> PixelSamples:
+    """Return the features at `places` of each scene, or of some of them, drawn alike."""
     rng = np.random.default_rng(session.seed)
-    total = sum(int((np.isin(scene.region, regions) & (scene.labels >= 0)).sum()) for scene in session.scenes)
-    share = min(1.0, MOST_PIXELS / max(total, 1))
+    share = min(1.0, MOST_PIXELS / max(sum(map(len, places)), 1))
     pieces: list[PixelSamples] = []
-    for scene in session.scenes:
-        chosen = np.flatnonzero(np.isin(scene.region, regions) & (scene.labels >= 0))
-        chosen = np.sort(rng.choice(chosen, round(share * len(chosen)), replace=False))
+    for scene, found in zip(session.scenes, places):
+        chosen = np.sort(rng.choice(found, round(share * len(found)), replace=False))
         if len(chosen):
             pieces += _of_scene(scene, chosen, session)
     return PixelSamples(

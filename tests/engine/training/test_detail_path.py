@@ -100,3 +100,37 @@ def test_a_class_of_one_pixel_does_not_take_the_others(heard):
     model = train_detail(session(heard), found, ORDER)
     assert right(model, found, ["optical"]) > 0.95
     assert right(model, found, ["height"]) > 0.8
+
+
+def test_unlabelled_pixels_teach_what_some_modalities_can_tell(heard):
+    """Which of its values tells what, twenty labels do not show for height, but many pixels without a label do."""
+
+    def ground(count, seed):
+        found, rng = samples(count, seed), np.random.default_rng(seed + 100)
+        bands = found.features["optical"]
+        bands[:] = found.labels[:, None] + rng.normal(0, 0.5, bands.shape)
+        found.features["height"][:, 0] = found.labels + rng.normal(0, 0.3, count)
+        return found
+
+    few, many, fresh = ground(20, 3), ground(6000, 4), ground(3000, 5)
+    unlabelled = PixelSamples(many.features, many.valid, np.full(6000, -1))
+    alone = train_detail(session(heard), few, ORDER)
+    taught = train_detail(session(heard), few, ORDER, unlabelled)
+    assert right(taught, fresh, ["height"]) > right(alone, fresh, ["height"]) + 0.05
+
+
+def test_the_teacher_answers_from_the_most_modalities_that_a_pixel_has(heard):
+    from lacuna.engine.training.detail_path import _taught
+
+    teacher, found = train_detail(session(heard), samples(600), ORDER), samples(200, 1)
+    found.valid["height"][:50] = False
+    found.valid["optical"][50:80] = False
+    taught = _taught(teacher, teacher, found, ORDER)
+    codes = teacher.code({name: torch.from_numpy(values).T for name, values in found.features.items()})
+    parts = [(0, 50, ["optical"]), (50, 80, ["height"]), (80, 200, ["optical", "height"])]
+    with torch.no_grad():
+        for first, end, names in parts:
+            rows = slice(first, end)
+            wanted = teacher.classify({name: codes[name][rows] for name in names}).softmax(1)
+            torch.testing.assert_close(taught.targets[rows], wanted, atol=1e-5, rtol=1e-4)
+    assert taught.held["optical", "height"].tolist() == list(range(80, 200))

@@ -79,6 +79,25 @@ def test_logits_are_kept_with_their_labels(scenes, heard, monkeypatch):
     assert (logits.argmax(axis=1) == labels).all()
 
 
+def test_ground_is_told_apart_by_squares_and_by_whole_scenes(scenes, heard, monkeypatch):
+    from lacuna.engine.training import validation
+
+    monkeypatch.setattr(validation, "_PIECE", 16)
+    evaluate = Evaluator(scenes, VALIDATION, SCENARIOS, 3, 24, 8, 4)
+    found = evaluate(Reader(), torch.device("cpu"), heard[0], keep_logits=True)["optical",].pieces()
+    squares = {
+        (index, row // 16, column // 16)
+        for index, scene in enumerate(scenes)
+        for row, column in zip(*np.nonzero(scene.target(VALIDATION) >= 0))
+    }
+    assert len(np.unique(found)) == len(squares) > 2
+    for scene in scenes:
+        scene.region[scene.region == TRAIN] = VALIDATION
+    whole = Evaluator(scenes, VALIDATION, SCENARIOS, 3, 24, 8, 4)
+    found = whole(Reader(), torch.device("cpu"), heard[0], keep_logits=True)["optical",].pieces()
+    assert len(np.unique(found)) == 2
+
+
 def test_scenes_without_such_pixels_are_not_read(scenes):
     scenes[1].region[:] = TRAIN
     assert Evaluator(scenes, VALIDATION, SCENARIOS, 3, 16, 4, 4).names == ["a"]
