@@ -86,7 +86,7 @@ def tagged(write_raster, modality, heard):
     return hear
 
 
-ALL = dict.fromkeys(range(1, 5), {"BOA_ADD_OFFSET": "-1000"})
+ALL = {band: {"BOA_ADD_OFFSET": "-1000"} for band in (1, 2, 3, 4)}
 
 
 @pytest.mark.parametrize(
