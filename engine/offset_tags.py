@@ -69,6 +69,11 @@ def carry_offset(lows: Sequence[float]) -> bool:
     return len(lows) >= _BANDS and min(lows) >= _LEAST
 
 
+def learned_with_offset(statistics: Mapping[str, Sequence[float]]) -> bool:
+    """Return whether training data with the `statistics` of a card look like values with Sentinel-2's offset."""
+    return carry_offset(statistics.get("p01") or statistics.get("minimum") or ())
+
+
 def _plain(tags: Mapping[str, str]) -> dict[str, str]:
     """Return tags by name, without the prefix of a catalogue (`s2:processing_baseline`)."""
     return {name.rpartition(":")[2].upper(): value.strip() for name, value in tags.items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..events import Reporter
-from ..offset_tags import ADDED, OffsetTag, carry_offset
+from ..offset_tags import ADDED, OffsetTag, carry_offset, learned_with_offset
 from .source import Source
 from .units import expected_range
 
@@ -55,7 +55,7 @@ def _report_stated(source: Source, tag: OffsetTag, reporter: Reporter) -> None:
     advice = (
         f"If the checkpoint learned values without it, give the offset {tag.value:g} (--offset {name}={tag.value:g})."
     )
-    if tag.value == -ADDED and learned_moved(source):
+    if tag.value == -ADDED and learned_with_offset(source.modality.statistics):
         reporter.info(f"{text} to its values, as it has to those that the checkpoint learned.")
     elif tag.value == -ADDED and _lowest(source) < _TAKEN_OFF:
         reporter.warn(
@@ -70,12 +70,6 @@ def _lowest(source: Source) -> float:
     """Return the least of the bands' first percentiles, infinity where no pixel of a sample is valid."""
     sample = source.sample()
     return float(np.percentile(sample, 1, axis=1).min()) if sample.shape[1] else float("inf")
-
-
-def learned_moved(source: Source) -> bool:
-    """Return whether the checkpoint learned values that look like those with Sentinel-2's offset."""
-    expected = expected_range(source.modality)
-    return expected is not None and carry_offset(expected[:, 0].tolist())
 
 
 def seems_moved(source: Source) -> bool:
