@@ -23,9 +23,9 @@ def progress(done: int, total: int, unit: str, seconds_left: Optional[float] = N
     return {"event": "progress", "done": done, "total": total, "unit": unit, "seconds_left": left}
 
 
-def message(level: str, text: str) -> Event:
-    """Return the event for a line of text; `level` is `info` or `warning`."""
-    return {"event": "message", "level": level, "text": text}
+def message(level: str, text: str, **more: Any) -> Event:
+    """Return the event for a line of text; `level` is `info` or `warning`, `more` what a program may act upon."""
+    return {"event": "message", "level": level, "text": text, **more}
 
 
 def metrics(**values: Any) -> Event:
@@ -76,15 +76,15 @@ class Reporter:
         with self._lock:
             self._emit(event)
 
-    def info(self, text: str) -> None:
-        """Say something worth knowing."""
-        self.emit(message("info", text))
+    def info(self, text: str, **more: Any) -> None:
+        """Say something worth knowing; `more` as for `message`."""
+        self.emit(message("info", text, **more))
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: str, **more: Any) -> None:
         """Say something the analyst must know; said once, and kept in `warnings` for the record."""
         if text not in self.warnings:
             self.warnings.append(text)
-            self.emit(message("warning", text))
+            self.emit(message("warning", text, **more))
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Say how far the work is; the time left is estimated from the pace since the unit began."""

@@ -194,6 +194,8 @@ class FinetunePage(JobPage):
                 item.bands,
                 item.nodata,
                 item.mask.id() if isinstance(item.mask, QgsRasterLayer) else item.mask or "",
+                item.offset,
+                item.scale,
             )
             for name, item in self.inputs.bindings().items()
         }

@@ -176,6 +176,12 @@ class ModelInputs(QWidget):
         """Return the reference grid of the layers that can serve, or None where there is none yet."""
         return reference_grid(self.card, self.layers()) if self.card else None
 
+    def propose_offsets(self, offsets: dict[str, float], why: str) -> None:
+        """Offer in the rows what a run has found is to be added, by name of modality, with the engine's reason."""
+        for row in self.rows:
+            if row.modality.name in offsets and row.layer() is not None:
+                row.propose_offset(offsets[row.modality.name], why)
+
     def show_cover(self, grid: Optional[OutlineGrid]) -> dict[str, float]:
         """Show in each row how much of `grid` its layer covers, and return these shares (0 to 1)."""
         shares = {name: cover(layer, grid) for name, layer in self.layers().items()} if grid else {}

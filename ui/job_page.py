@@ -185,6 +185,7 @@ class JobPage(QWidget):
             text, warning = str(event.get("text", "")), event.get("level") == "warning"
             level = Qgis.MessageLevel.Warning if warning else Qgis.MessageLevel.Info
             QgsMessageLog.logMessage(text, LOG_TAG, level, False)
+            self.inputs.propose_offsets(event.get("offset", {}), text)
             if warning:
                 self._warn(text)
 

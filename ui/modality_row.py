@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One row of the dock: the raster bound to one modality, its bands, its mask and its nodata value."""
+"""One row of the dock: the raster bound to one modality, its bands, mask, nodata value, scale and offset."""
 
 from __future__ import annotations
 
+import math
 from typing import Optional, Union
 
 from qgis.core import QgsMapLayerProxyModel, QgsRasterLayer
 from qgis.PyQt.QtCore import Qt, pyqtSignal
-from qgis.PyQt.QtWidgets import QComboBox, QFileDialog, QLabel, QWidget
+from qgis.PyQt.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QWidget
 
 from ..compat import tr
+from ..engine import options
 from ..engine.checkpoint.card import Modality
 from ..engine.errors import LacunaError
+from ..engine.offset_tags import ADDED, learned_with_offset
 from ..host.binding import Binding, band_names, gdal_name, match_bands
+from ..host.layer_tags import layer_offset
 from ..settings import Settings
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .layer_choice import LayerChoice
@@ -37,6 +41,8 @@ class ModalityRow(QWidget):
         self.modality = modality
         self._choice = LayerChoice(self.layerCombo)
         self._shown: Optional[QgsRasterLayer] = None
+        self._proposed: Optional[float] = None
+        self._proposal = ""
         self.touched = False
         self.setObjectName(f"modality_{modality.name}")
         self.nameLabel.setText(modality.name + (" *" if modality.required else ""))
@@ -55,6 +61,10 @@ class ModalityRow(QWidget):
         self.layerCombo.currentIndexChanged.connect(self._choose)
         self.maskCombo.currentIndexChanged.connect(self.changed)
         self.nodataEdit.textChanged.connect(self.changed)
+        for edit in (self.scaleEdit, self.offsetEdit):
+            edit.textChanged.connect(self._show_offset)
+            edit.textChanged.connect(self.changed)
+        self.offsetButton.clicked.connect(self._take_offset)
         self._choose()
 
     def layer(self) -> Optional[QgsRasterLayer]:
@@ -82,8 +92,12 @@ class ModalityRow(QWidget):
         layer = self.layer()
         if layer is None:
             return None
-        text = self.nodataEdit.text().strip()
-        return Binding(layer, self._bands(), float(text) if text else None, self.maskCombo.currentLayer())
+        nodata, scale, offset = (_number(edit) for edit in (self.nodataEdit, self.scaleEdit, self.offsetEdit))
+        return Binding(layer, self._bands(), nodata, self.maskCombo.currentLayer(), offset, scale)
+
+    def propose_offset(self, value: float, why: str) -> None:
+        """Offer to add `value` to the values of the present layer, with the engine's reason; a click takes it."""
+        self._propose(value, tr("The last run found an offset of {}.").format(_words(-value)), why)
 
     def problem(self) -> str:
         """Return why the row cannot be used, or an empty string."""
@@ -100,11 +114,7 @@ class ModalityRow(QWidget):
             return tr("“{}” has {} of the {} bands that {} needs.").format(
                 layer.name(), layer.bandCount(), len(self.modality.bands), self.modality.name
             )
-        try:
-            float(self.nodataEdit.text().strip() or 0)
-        except ValueError:
-            return tr("The nodata value “{}” is no number.").format(self.nodataEdit.text())
-        return ""
+        return self._wrong_number()
 
     def set_cover(self, share: Optional[float]) -> None:
         """Show how much of the area (0 to 1) the raster covers, or what is wrong with it; None if that is not known."""
@@ -157,13 +167,17 @@ class ModalityRow(QWidget):
         if layer is None:
             self.detailsButton.setChecked(False)
         self.nodataEdit.setText(_user_nodata(layer))
+        self.scaleEdit.clear()
+        self.offsetEdit.clear()
         self._bands_changed()
 
     def _bands(self) -> Optional[list[Union[int, str]]]:
         """Return the bands that were chosen by hand, the others found as they would be; None if all are automatic."""
+        return [*self._used_bands()] if any(combo.currentData() for combo in self.band_combos) else None
+
+    def _used_bands(self) -> list[int]:
+        """Return the number of the band that is used for each band of the modality."""
         chosen = [combo.currentData() for combo in self.band_combos]
-        if not any(chosen):
-            return None
         found = match_bands(self.modality.bands, band_names(self.layer())) or range(1, len(chosen) + 1)
         return [number or automatic for number, automatic in zip(chosen, found)]
 
@@ -179,10 +193,72 @@ class ModalityRow(QWidget):
         else:
             words = tr("bands: by order")
         self.detailsButton.setText(words)
+        self._propose_stated()
         self.changed.emit()
 
+    def _wrong_number(self) -> str:
+        """Return which of the numbers cannot be used, or an empty string."""
+        for edit, words in (
+            (self.nodataEdit, tr("The nodata value “{}” is no number.")),
+            (self.scaleEdit, tr("The scale “{}” is no finite number other than 0.")),
+            (self.offsetEdit, tr("The offset “{}” is no finite number.")),
+        ):
+            try:
+                number = _number(edit)
+            except ValueError:
+                return words.format(edit.text())
+            if number is None or edit is self.nodataEdit:
+                continue
+            if not math.isfinite(number) or (number == 0 and edit is self.scaleEdit):
+                return words.format(edit.text())
+        return ""
+
+    def _propose_stated(self) -> None:
+        """Propose what the file's metadata say is to be added, unless the checkpoint learned values with it."""
+        layer, stated = self.layer(), None
+        if layer is not None and layer.isValid() and layer.bandCount() >= len(self.modality.bands):
+            stated = layer_offset(layer, self._used_bands())
+        value = None if stated is None else stated.value
+        if stated is None or value is None or (value == -ADDED and learned_with_offset(self.modality.statistics)):
+            self._propose(None)
+            return
+        self._propose(value, tr("Its metadata tell of an offset of {} ({}).").format(_words(-value), stated.name))
+
+    def _propose(self, value: Optional[float], words: str = "", why: str = "") -> None:
+        """Keep in mind what is proposed to be added, None for nothing, and what is said of it."""
+        self._proposed, self._proposal = value, words
+        hint = tr("Add it if the checkpoint learned values without it; an offset of 0 leaves the values as they are.")
+        self.offsetLabel.setToolTip(f"{why} {hint}".strip())
+        self._show_offset()
+
+    def _show_offset(self) -> None:
+        """Say what the values are changed by; where nothing was asked for, what is proposed."""
+        asked = self.scaleEdit.text().strip() or self.offsetEdit.text().strip()
+        proposed = None if asked else self._proposed
+        self.offsetButton.setVisible(proposed is not None)
+        if proposed is not None:
+            self.offsetButton.setText(tr("Add {}").format(_words(proposed)))
+            say(self.offsetLabel, self._proposal, WARNING_COLOR)
+        elif self._wrong_number():
+            say(self.offsetLabel, "")
+        else:
+            say(self.offsetLabel, self._change_words(), MUTED_COLOR)
+
+    def _change_words(self) -> str:
+        """Return in words what the values are changed by, or an empty string."""
+        scale, offset = _number(self.scaleEdit) or 1.0, _number(self.offsetEdit) or 0.0
+        parts = [tr("values times {}").format(_words(scale))] if scale != 1 else []
+        if offset:
+            parts.append((tr("then {} added") if parts else tr("{} added to values")).format(_words(offset)))
+        return ", ".join(parts)
+
+    def _take_offset(self) -> None:
+        """Do what is proposed."""
+        if self._proposed is not None:
+            self.offsetEdit.setText(_words(self._proposed))
+
     def _fold(self, opened: bool) -> None:
-        """Show or hide bands, mask and nodata value."""
+        """Show or hide bands, mask, nodata value, scale and offset."""
         self.details.setVisible(opened)
         self.detailsButton.setArrowType(Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow)
 
@@ -194,11 +270,22 @@ class ModalityRow(QWidget):
             self.add_file(path)
 
 
+def _number(edit: QLineEdit) -> Optional[float]:
+    """Return the number in `edit`, None where it is empty; ValueError if it is none."""
+    text = edit.text().strip()
+    return options.number(text) if text else None
+
+
+def _words(value: float) -> str:
+    """Return a number as it is written."""
+    return f"{value:.12g}"
+
+
 def _user_nodata(layer: Optional[QgsRasterLayer]) -> str:
     """Return the value that the layer's properties add as nodata, if it is a single one."""
     if layer is None or not layer.isValid():
         return ""
     ranges = layer.dataProvider().userNoDataValues(1)
     if len(ranges) == 1 and ranges[0].min() == ranges[0].max():
-        return f"{ranges[0].min():.12g}"
+        return _words(ranges[0].min())
     return ""

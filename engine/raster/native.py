@@ -36,7 +36,8 @@ class RasterFile:
         colors: its colour interpretation of each band, such as `red` or `alpha`.
         nodata: the nodata value of each band, or None.
         dtypes: the type of each band.
-        scales, offsets: what the file's metadata say that values are to be multiplied by, and what is then added.
+        scales, offsets: what GDAL's metadata say that values are to be multiplied by, and what is then added.
+        tags, band_tags: metadata of the file, and of each band, in words of whoever wrote it.
 
     Raises:
         LacunaError: `file-missing`, `file-unreadable`, `empty-raster`, `no-crs`.
@@ -60,6 +61,8 @@ class RasterFile:
         self.colors = tuple(color.name for color in dataset.colorinterp)
         self.nodata = dataset.nodatavals
         self.scales, self.offsets = tuple(dataset.scales), tuple(dataset.offsets)
+        self.tags = dataset.tags()
+        self.band_tags = [dataset.tags(band) for band in dataset.indexes]
         self.dtypes = dataset.dtypes
         self._masked = [_has_own_mask(flags) for flags in dataset.mask_flag_enums]
 

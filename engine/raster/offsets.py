@@ -11,53 +11,73 @@ from __future__ import annotations
 import numpy as np
 
 from ..events import Reporter
+from ..offset_tags import ADDED, OffsetTag, carry_offset, learned_with_offset
 from .source import Source
 from .units import expected_range
 
-ADDED = 1000.0
-# Dark water or shadow is found in every scene, in one of the bands at least; of less bands than this nothing is told.
-_BANDS = 4
-# With the offset no band's first percentile is below the first; without it some of the training data begin below the
-# second, in reflectance x 10,000, which reaches beyond the third.
-_LEAST, _USUAL, _REACHED = 950.0, 700.0, 1000.0
+# Without the offset some of the training data begin below the first, in reflectance x 10,000, which reaches beyond the
+# second.
+_USUAL, _REACHED = 700.0, 1000.0
+# Dark pixels with the offset lie well above this.
+_TAKEN_OFF = 500.0
 
 
 def check_offset(source: Source, reporter: Reporter) -> None:
-    """Say what the values of `source` are changed by; where nothing was asked for, what its metadata or values tell."""
+    """Say what the values of `source` are changed by; where nothing was asked for, what its metadata or values tell.
+
+    What is proposed goes with the message, as `offset`: by modality, what is to be added.
+    """
     name = source.modality.name
     if (source.scale, source.offset) != (1.0, 0.0):
         reporter.info(
             f"{source}: values are multiplied by {source.scale:g}, then {source.offset:g} is added, as asked."
         )
-        return
-    stated = stated_offset(source)
-    if stated is not None:
-        reporter.warn(
-            f"{source}: its metadata say that {-stated:g} has been added to its values, which are taken as they are. "
-            f"If the checkpoint learned values without it, give the offset {stated:g} (--offset {name}={stated:g})."
-        )
+    elif source.stated is not None:
+        _report_stated(source, source.stated, reporter)
     elif seems_moved(source):
         reporter.info(
             f"{source}: every band begins near {ADDED:g} or above, where the training data begin lower. Sentinel-2 "
             f"carries an offset of {ADDED:g} since processing baseline 04.00. If that is so here, and the checkpoint "
-            f"learned values without it, give the offset {-ADDED:g} (--offset {name}={-ADDED:g})."
+            f"learned values without it, give the offset {-ADDED:g} (--offset {name}={-ADDED:g}).",
+            offset={name: -ADDED},
         )
 
 
-def stated_offset(source: Source) -> float | None:
-    """Return what is to be added to the values of `source`, in their own units, by its metadata; None for nothing."""
-    found = {
-        round(offset / scale, 6) for scale, offset in source.stated if scale and np.isfinite([scale, offset]).all()
-    }
-    return found.pop() if len(found) == 1 and found != {0.0} else None
+def _report_stated(source: Source, tag: OffsetTag, reporter: Reporter) -> None:
+    """Say what the metadata of `source` say is to be added, whether its values bear that out, and what can be done."""
+    if tag.value is None:
+        reporter.warn(
+            f"{source}: its metadata ({tag.name}) do not say one offset for all bands, and its values are taken as "
+            f"they are. If the checkpoint learned values without offsets, take them off in a copy of the raster."
+        )
+        return
+    name, text = source.modality.name, f"{source}: its metadata ({tag.name}) say that {-tag.value:g} has been added"
+    advice = (
+        f"If the checkpoint learned values without it, give the offset {tag.value:g} (--offset {name}={tag.value:g})."
+    )
+    if tag.value == -ADDED and learned_with_offset(source.modality.statistics):
+        reporter.info(f"{text} to its values, as it has to those that the checkpoint learned.")
+    elif tag.value == -ADDED and _lowest(source) < _TAKEN_OFF:
+        reporter.warn(
+            f"{text}, but its values begin near {_lowest(source):.4g}, as if it had been taken off again. They are "
+            f"taken as they are. Only if it has not been taken off: {advice}"
+        )
+    else:
+        reporter.warn(f"{text} to its values, which are taken as they are. {advice}", offset={name: tag.value})
+
+
+def _lowest(source: Source) -> float:
+    """Return the least of the bands' first percentiles, infinity where no pixel of a sample is valid."""
+    sample = source.sample()
+    return float(np.percentile(sample, 1, axis=1).min()) if sample.shape[1] else float("inf")
 
 
 def seems_moved(source: Source) -> bool:
     """Return whether the values look like reflectance x 10,000 with an offset that the training data do not have."""
     expected = expected_range(source.modality)
-    if expected is None or source.count < _BANDS or expected[:, 1].max() < _REACHED:
+    if expected is None or expected[:, 1].max() < _REACHED:
         return False
     if (expected[:, 0] < _USUAL).sum() <= source.count / 2:
         return False
     sample = source.sample()
-    return sample.shape[1] > 0 and bool((np.percentile(sample, 1, axis=1) >= _LEAST).all())
+    return sample.shape[1] > 0 and carry_offset(np.percentile(sample, 1, axis=1).tolist())

@@ -11,6 +11,7 @@ from ..checkpoint.card import Modality
 from ..errors import LacunaError
 from ..events import Reporter, silent
 from ..jobs import SourceSpec
+from ..offset_tags import OffsetTag, offset_in_metadata
 from .bands import choose_bands
 from .mapping import PixelMap
 from .native import RasterFile
@@ -41,7 +42,7 @@ class Source:
         bands: the 1-based number of each of the modality's bands.
         nodata: the nodata value of each of them, or None.
         scale, offset: what values of the file are multiplied by, and what is then added.
-        stated: scale and offset of each used band as the file's metadata state them.
+        stated: what the file's metadata say is to be added to its values, or None for nothing.
         grid: of the raster; `height` and `width` are its size, `count` is the number of used bands.
 
     Raises:
@@ -60,7 +61,7 @@ class Source:
         self._mask: Source | None = None
         try:
             self.bands = choose_bands(self._file, modality, spec.bands, reporter)
-            self.stated = [(self._file.scales[band - 1], self._file.offsets[band - 1]) for band in self.bands]
+            self.stated = self._stated()
             self.nodata = self._choose_nodata(spec.nodata, reporter)
             self.grid = self._file.grid
             self.height, self.width, self.count = self.grid.height, self.grid.width, len(self.bands)
@@ -127,6 +128,12 @@ class Source:
                 values = values * np.float32(self.scale) + np.float32(self.offset)
         values[:, ~valid] = 0
         return values, valid
+
+    def _stated(self) -> OffsetTag | None:
+        """Return what the metadata of the used bands say is to be added to values."""
+        used = [band - 1 for band in self.bands]
+        linear = [(self._file.scales[band], self._file.offsets[band]) for band in used]
+        return offset_in_metadata(linear, self._file.tags, [self._file.band_tags[band] for band in used])
 
     def _choose_nodata(self, asked: float | None, reporter: Reporter) -> list[float | None]:
         """Return the nodata value of each used band, and say where one cannot occur."""

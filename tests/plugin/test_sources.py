@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = [ROOT / "engine" / name for name in ("jobs.py", "events.py", "errors.py", "options.py", "version.py")]
+SHARED += [ROOT / "engine" / "offset_tags.py"]
 SHARED += [ROOT / "engine" / "checkpoint" / name for name in ("card.py", "header.py")]
 SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("host/*.py"), *ROOT.glob("ui/*.py"), *ROOT.glob("processing/*.py"), *SHARED]
 

@@ -8,8 +8,9 @@ import pytest
 import rasterio
 
 from lacuna.engine.errors import LacunaError
+from lacuna.engine.events import Reporter
 from lacuna.engine.jobs import SourceSpec
-from lacuna.engine.raster.offsets import check_offset, seems_moved, stated_offset
+from lacuna.engine.raster.offsets import check_offset, seems_moved
 from lacuna.engine.raster.source import Source
 
 BANDS = ("blue", "green", "red", "nir")
@@ -57,12 +58,77 @@ def test_what_metadata_state_is_warned_of_and_not_applied(write_raster, modality
     reporter, said = heard
     source = Source(modality(bands=BANDS), SourceSpec(path), reporter)
     said.clear()
-    assert stated_offset(source) == wanted
+    assert (source.stated.value if source.stated else None) == wanted
     check_offset(source, reporter)
     warned = [text for level, text in said if level == "warning"]
     assert len(warned) == (wanted is not None)
     assert all("--offset optical=-1000" in text and "taken as they are" in text for text in warned)
     assert np.array_equal(source.read(0, 0, 60, 60)[0], reflectance())
+
+
+@pytest.fixture
+def tagged(write_raster, modality, heard):
+    """A function that says what is heard of a raster of `values` with tags: (level, text, what is proposed)."""
+
+    def hear(values, of_file=None, of_bands=None, known=KNOWN, scale=1.0, offset=0.0):
+        path = write_raster("a.tif", values)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(**(of_file or {}))
+            for band, tags in (of_bands or {}).items():
+                dataset.update_tags(band, **tags)
+            dataset.scales, dataset.offsets = (scale,) * 4, (offset,) * 4
+        source = Source(modality(bands=BANDS, statistics=known), SourceSpec(path))
+        said = []
+        check_offset(source, Reporter(said.append))
+        assert np.array_equal(source.read(0, 0, 60, 60)[0], values)
+        return [(event["level"], event["text"], event.get("offset")) for event in said]
+
+    return hear
+
+
+ALL = {band: {"BOA_ADD_OFFSET": "-1000"} for band in (1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("tags", "name"),
+    [
+        pytest.param({"of_bands": ALL}, "BOA_ADD_OFFSET", id="each band, as GDAL's driver writes it"),
+        pytest.param({"of_file": {"BOA_ADD_OFFSET": "-1000"}}, "BOA_ADD_OFFSET", id="the file"),
+        pytest.param({"of_file": {"BOA_ADD_OFFSET_BAND1": "-1000"}}, "BOA_ADD_OFFSET", id="a band of the file"),
+        pytest.param({"of_file": {"RADIO_ADD_OFFSET": "1000"}}, "RADIO_ADD_OFFSET", id="level 1C, what was added"),
+        pytest.param({"of_file": {"PROCESSING_BASELINE": "05.09"}}, "PROCESSING_BASELINE 05.09", id="the baseline"),
+        pytest.param({"of_bands": ALL, "scale": 0.0001, "offset": -0.1}, "BOA_ADD_OFFSET", id="GDAL agrees: once"),
+    ],
+)
+def test_tags_of_sentinel_2_are_warned_of_and_proposed(tagged, tags, name):
+    ((level, text, proposed),) = tagged(reflectance(1000), **tags)
+    assert level == "warning" and f"({name})" in text and "--offset optical=-1000" in text
+    assert proposed == {"optical": -1000.0}
+
+
+def test_what_the_values_contradict_is_warned_of_and_not_proposed(tagged):
+    ((level, text, proposed),) = tagged(reflectance(), of_bands=ALL)
+    assert level == "warning" and "taken off again" in text and "--offset optical=-1000" in text
+    assert proposed is None
+
+
+def test_what_the_training_data_carry_too_is_no_warning(tagged):
+    known = {"p01": [1100.0] * 4, "p99": [6000.0] * 4}
+    ((level, text, proposed),) = tagged(reflectance(1000), of_bands=ALL, known=known)
+    assert level == "info" and "--offset" not in text and proposed is None
+
+
+def test_offsets_that_differ_between_bands_are_warned_of_and_none_is_proposed(tagged):
+    ((level, text, proposed),) = tagged(reflectance(1000), of_bands={1: {"BOA_ADD_OFFSET": "-1000"}})
+    assert level == "warning" and "do not say one offset" in text and proposed is None
+
+
+def test_only_the_bands_that_are_used_count(write_raster, modality):
+    path = write_raster("a.tif", reflectance(1000))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(2, BOA_ADD_OFFSET="-1000")
+    assert Source(modality(bands=("b",)), SourceSpec(path, bands=[2])).stated.value == -1000
+    assert Source(modality(bands=("a",)), SourceSpec(path, bands=[1])).stated is None
 
 
 @pytest.mark.parametrize(
