@@ -6,7 +6,7 @@ Nothing here reads or trains anything. `docs/evidence.md` tells the reasons.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Union
@@ -156,7 +156,7 @@ def pending(cells: Iterable[AnyCell], done: Collection[AnyCell], only: Sequence[
     ]
 
 
-def cell_of(record: dict[str, Any]) -> AnyCell:
+def cell_of(record: Mapping[str, Any]) -> AnyCell:
     """Return the cell that a stored result belongs to; those without a `kind` compare methods."""
     if record.get("kind") == NETWORKS:
         return NetworkCell(record["dataset"], record["variant"], record["seed"])
