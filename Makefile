@@ -50,7 +50,7 @@ compat-trixie compat-sid compat-qt6: compat-%: ## try one of them
 checkpoint: engine ## train the bundled checkpoint again, as docs/bundled-checkpoint.md tells
 	$(PYTHON) tools/checkpoint.py
 
-evidence: engine ## measure Lacuna against forest and boosting on data in DATA=FOLDER; takes hours, goes on where it stopped
+evidence: engine ## measure Lacuna against forest, boosting and plain networks on data in DATA=FOLDER; takes many hours, goes on where it stopped
 	$(PYTHON) -m lacuna.tests.benchmarks.evidence.run --data "$(DATA)"
 
 package: engine ## build dist/lacuna-VERSION.zip for QGIS's plugin site

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,7 +16,9 @@ from lacuna.engine.checkpoint.card import scenarios
 from lacuna.engine.models.window_features import count_features, strips_of_features
 from lacuna.engine.training.samples import WINDOWS, PixelSamples
 from lacuna.tests.benchmarks.evidence import data, protocol, run, table
-from lacuna.tests.benchmarks.evidence.protocol import Cell
+from lacuna.tests.benchmarks.evidence.curves import picture
+from lacuna.tests.benchmarks.evidence.goal import in_words, standing
+from lacuna.tests.benchmarks.evidence.protocol import Cell, NetworkCell
 from lacuna.tests.benchmarks.evidence.rivals import Rival
 
 PLACE = rasterio.Affine(10, 0, 500000, 0, -10, 5500000)
@@ -24,13 +26,23 @@ PLACE = rasterio.Affine(10, 0, 500000, 0, -10, 5500000)
 
 def test_the_queue_holds_every_cell_once_and_forgets_what_is_done():
     cells = protocol.queue()
-    whole = len(protocol.DATASETS) * len(protocol.AMOUNTS) * len(protocol.SEEDS)
+    variants = sum(len(item.networks) for item in protocol.DATASETS.values())
+    whole = (len(protocol.DATASETS) * len(protocol.AMOUNTS) + variants) * len(protocol.SEEDS)
     assert len(set(cells)) == len(cells) == whole
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     left = protocol.pending(cells, {cells[0]}, ["tree_crowns/*/0", "unseen_433D/all/*"])
     assert cells[0] not in left
     assert {str(cell) for cell in left} >= {"tree_crowns/20/0", "unseen_433D/all/1"}
     assert all(cell.dataset in ("tree_crowns", "unseen_433D") for cell in left)
+    networks = protocol.pending(cells, (), ["networks/tree_crowns/sgma*/0"])
+    assert [cell.variant for cell in networks] == ["sgma", "sgma_no_sgf", "sgma_no_mas"]
+
+
+def test_a_stored_result_belongs_to_its_cell_whatever_its_kind():
+    old = {"dataset": "floods_s1", "amount": None, "seed": 0, "method": "lacuna"}
+    new = {"kind": "networks", "dataset": "floods_s1", "variant": "stacked", "seed": 0}
+    assert protocol.cell_of(old) == Cell("floods_s1", None, 0) in protocol.queue()
+    assert protocol.cell_of(new) == NetworkCell("floods_s1", "stacked", 0) in protocol.queue()
 
 
 @pytest.fixture
@@ -130,7 +142,99 @@ def test_a_cell_is_measured_and_its_tables_are_made(floods, tmp_path, monkeypatc
     assert "floods_s1" in text and "boosting" in text and "1 of" in text
 
 
+def cases(*levels):
+    return [{"available": [name], "miou": level, "oa": level} for name, level in zip("abc", levels)]
+
+
+def methods(seed, amount=None, **levels):
+    """Made results of one cell of unseen_433D: mIoU of each scenario by method."""
+    return [
+        {"dataset": "unseen_433D", "amount": amount, "seed": seed, "method": name, "miou": sum(found) / len(found),
+         "oa": 0.5, "cases": cases(*found), "seconds": 1.0}
+        for name, found in levels.items()
+    ]  # fmt: skip
+
+
+def test_lacuna_is_compared_with_the_opponent_that_is_better_in_each_scenario():
+    first = methods(0, lacuna=(0.50, 0.30, 0.20), forest=(0.40, 0.20, 0.30), boosting=(0.30, 0.31, 0.10))
+    second = methods(1, lacuna=(0.54, 0.30, 0.22), forest=(0.40, 0.20, 0.30), boosting=(0.30, 0.33, 0.10))
+    stray = methods(2, lacuna=(0.0, 0.0, 0.0))
+    records = [*first, *second, *stray]
+    own = {name: [item for item in records if item["method"] == name] for name in ("lacuna", "forest", "boosting")}
+    found = standing(own.pop("lacuna"), own)
+    assert (found.seeds, found.rival) == (2, "forest")
+    # Means of 52, 30 and 21 against forest 40, 20, 30 and boosting 30, 32, 10.
+    assert found.average == pytest.approx(103 / 3 - 30) and found.worst == pytest.approx(21 - 20)
+    assert found.ahead == pytest.approx([12, -2, -9])
+    assert found.spreads == pytest.approx([8**0.5, 2**0.5, 2**0.5])
+    assert found.behind == [1, 2]
+    told = in_words(found, "gain")
+    assert "average +4.3 points (forest), worst scenario +1.0, ahead in 1 of 3 scenarios, farthest behind -9.0" in told
+    assert "at least +3 met, worst scenario of at least +5 missed" in told and "missed (2 of 3)" in told
+    assert "at least" not in in_words(found, "cost") and "Goals" not in in_words(found, "none")
+
+
+def test_behind_by_no_more_than_the_spread_is_no_fault():
+    ours = methods(0, lacuna=(0.30, 0.2)) + methods(1, lacuna=(0.34, 0.2))
+    other = methods(0, forest=(0.33, 0.1)) + methods(1, forest=(0.33, 0.1))
+    found = standing(ours, {"forest": other})
+    assert found.ahead[0] == pytest.approx(-1) and found.behind == []
+    alone = standing(ours[:1], {"forest": other[:1]})
+    assert alone.behind == [0] and "0 for one seed" in in_words(alone, "gain")
+
+
+def test_nothing_is_said_before_all_opponents_are_measured():
+    ours = methods(0, lacuna=(0.3, 0.2))
+    assert standing(ours, {"forest": methods(0, forest=(0.1, 0.1)), "boosting": []}) is None
+    assert standing(ours, {"forest": methods(1, forest=(0.1, 0.1))}) is None
+    assert in_words(None, "gain") == ""
+
+
+def network(variant, seed, *levels):
+    """A made result of a network on unseen_433D."""
+    return {
+        "kind": "networks", "dataset": "unseen_433D", "variant": variant, "seed": seed, "oa": 0.5,
+        "miou": sum(levels) / len(levels), "cases": cases(*levels), "seconds": 60.0,
+    }  # fmt: skip
+
+
+def test_tables_of_networks_show_scenarios_spreads_and_what_a_part_is_worth():
+    records = [network("sgma", 0, 0.5, 0.3), network("sgma", 1, 0.4, 0.2), network("stacked", 0, 0.4, 0.1)]
+    records += [network("sgma_no_mas", 0, 0.4, 0.2), network("sgma_no_mas", 1, 0.4, 0.1)]
+    text = table.markdown(records)
+    assert "0 of 72 cells measured, 5 of 129 networks trained." in text
+    assert "| network | mean | best | worst | a | b | accuracy | seconds | seeds |" in text
+    assert "| sgma | 35.0 ± 7.1 | 45.0 | 25.0 | 45.0 | 25.0 | 50.0 ± 0.0 | 60 | 2 |" in text
+    assert "| stacked | 25.0 | 40.0 | 10.0 | 40.0 | 10.0 | 50.0 | 60 | 1 |" in text
+    assert "| sgma_no_mas | -7.5 ± 3.5 | 27.5 ± 3.5 | 40.0 | 15.0 | 40.0 | 15.0 | 2 |" in text
+    assert "Against" not in text, "baselines are still missing"
+    records += [network(name, 0, 0.4, 0.1) for name in ("stacked_dropout", "averaged", "alone")]
+    told = "sgma. Against the better opponent: average +15.0 points (stacked), worst scenario +20.0, ahead in 2 of 2"
+    assert told in table.markdown(records)
+
+
+def test_curves_show_every_amount_and_the_spread_over_seeds():
+    records = [
+        item
+        for amount in protocol.AMOUNTS
+        for seed, level in ((0, 0.2), (1, 0.4))
+        for item in methods(seed, amount, forest=(level, level))
+    ]
+    root = ElementTree.fromstring(picture(records))
+    space = "{http://www.w3.org/2000/svg}"
+    texts = [item.text for item in root.iter(f"{space}text")]
+    assert texts[0] == "unseen_433D" and {"5", "20", "100", "all"} < set(texts)
+    assert len(list(root.iter(f"{space}circle"))) == 4 and root.find(f"{space}rect").get("fill") == "#fff"
+    bars = [item.get("d") for item in root.iter(f"{space}path")][1:]
+    assert len(bars) == 4, "one deviation at each amount"
+    low, high = (float(value) for value in bars[0].split(" ")[1].split("V"))
+    # Of an axis of 178 pixels that ends at 0.5: twice the deviation of 0.141.
+    assert low - high == pytest.approx(178 * 2 * 0.1414 / 0.5, abs=0.2)
+    assert len(list(ElementTree.fromstring(picture(records[:1])).iter(f"{space}path"))) == 1
+
+
 def test_the_page_holds_the_tables_of_the_stored_results():
-    page = Path(table.PAGE).read_text(encoding="utf-8")
-    assert table.inserted(page, table.markdown(run.read(run.STORED))) == page
+    page, records = table.PAGE.read_text(encoding="utf-8"), run.read(run.STORED)
+    assert table.inserted(page, table.markdown(records)) == page
+    assert table.PICTURE.read_text(encoding="utf-8") == picture(table.of_methods(records))
     assert Cell("tree_crowns", None, 0) in protocol.queue()

@@ -29,6 +29,21 @@ _CHIPS = {
     "validation": ("Spain_7370579",),
     "test": ("Ghana_97059", "Sri-Lanka_534068", "USA_905409"),
 }
+# Modalities of both tiles. Heights above the sea would tell the tiles apart, so those above the ground are taken. The
+# labels come from the same LiDAR.
+_IGN = {
+    "reference": "height",
+    "ignore": [0],
+    "classes": {1: "Ground", 2: "Low vegetation", 3: "High vegetation", 4: "Building"},
+    "modalities": {
+        "rgb": {"bands": ["red", "green", "blue"]},
+        "height": {"bands": ["height"]},
+        "intensity": {"bands": ["intensity"]},
+    },
+}
+_TILES = {"train": ("A_77055_627760", "0.2m"), "test": ("D_870200_6617146", "0.5m")}
+# Tile A has 100 x 100 pixels.
+_IGN_BLOCKS = {"method": "block", "block": 25, "gap": 4, "validation": 0.25, "seed": 0}
 
 
 class Manifests(NamedTuple):
@@ -49,6 +64,13 @@ def prepare(dataset: str, folder: Path, work: Path) -> Manifests:
         block = {"method": "block"}
         train = _write(work / "floods-train.toml", _FLOODS, block, scenes["train"] + scenes["validation"])
         return Manifests(None, train, _write(work / "floods-test.toml", _FLOODS, block, scenes["test"]))
+    if dataset == "ign_vhr":
+        train, test = (_tile(folder / dataset, *_TILES[split]) for split in ("train", "test"))
+        return Manifests(
+            None,
+            _write(work / "ign-train.toml", _IGN, _IGN_BLOCKS, [train]),
+            _write(work / "ign-test.toml", _IGN, {"method": "block"}, [{**test, "split": "test"}]),
+        )
     key = dataset.removeprefix("unseen_")
     head = strategies._head(_LANDCOVER)
     others = [_scene(folder / _LANDCOVER, name) for short, name in _SCENES.items() if short != key]
@@ -59,6 +81,27 @@ def prepare(dataset: str, folder: Path, work: Path) -> Manifests:
         _write(work / f"{dataset}-train.toml", head, {"method": "block"}, [west]),
         _write(work / f"{dataset}-test.toml", head, {"method": "block"}, [{**east, "split": "test"}]),
     )
+
+
+def together(manifests: Manifests, path: Path) -> Path:
+    """Write at `path` one manifest of all scenes, for networks from scratch: train on base and training, then test.
+
+    Where the training manifest names its validation, all of the base is trained on; else the rule of the base, or that
+    of the training manifest, draws validation blocks from both.
+    """
+    roots = [tomllib.loads(item.read_text(encoding="utf-8")) for item in manifests if item is not None]
+    *base, train, test = (root["scenes"] for root in roots)
+    named = any(scene.get("split") == "validation" for scene in train)
+    scenes = [{**scene, "split": "train"} if named else scene for part in base for scene in part] + train
+    names = {scene["name"] for scene in scenes}
+    # The halves of a scene have its name in their own manifests.
+    scenes += [{**scene, "name": scene["name"] + ", test"} if scene["name"] in names else scene for scene in test]
+    return _write(path, _head_of(roots[0]), roots[0]["split"], scenes)
+
+
+def _head_of(root: dict[str, Any]) -> dict[str, Any]:
+    """Return what was read of a manifest as `manifest_text` takes it."""
+    return {**root, "classes": {item["value"]: item["name"] for item in root["classes"]}}
 
 
 def thinned(manifest: Path, squares: int, side: int, seed: int, work: Path) -> Path:
@@ -98,9 +141,8 @@ def thinned(manifest: Path, squares: int, side: int, seed: int, work: Path) -> P
         with rasterio.open(scene["labels"]) as source, rasterio.open(target, "w", **source.profile) as written:
             written.write(values, 1)
         scene["labels"] = str(target)
-    head = {**root, "classes": {item["value"]: item["name"] for item in root["classes"]}}
     held = [scene for scene, values in zip(root["scenes"], kept) if (values != ignored).any()]
-    return _write(folder / "manifest.toml", head, root["split"], held)
+    return _write(folder / "manifest.toml", _head_of(root), root["split"], held)
 
 
 def _labels(scene: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -130,6 +172,15 @@ def _scene(folder: Path, name: str, columns: tuple[int, int] | None = None) -> d
 def _chip(folder: Path, name: str, split: str) -> dict[str, Any]:
     sources = {"radar": str(folder / "s1" / f"{name}.tif")}
     return {"name": name, "sources": sources, "labels": str(folder / "labels" / f"{name}.tif"), "split": split}
+
+
+def _tile(folder: Path, name: str, pixel: str) -> dict[str, Any]:
+    sources = {
+        "rgb": str(folder / f"{name}_rgb_{pixel}.tif"),
+        "height": str(folder / f"{name}_ndsm_0.5m.tif"),
+        "intensity": str(folder / f"{name}_intensity_0.5m.tif"),
+    }
+    return {"name": name, "sources": sources, "labels": str(folder / f"{name}_label_0.5m.tif")}
 
 
 def _write(path: Path, head: dict[str, Any], split: dict[str, Any], scenes: list[dict[str, Any]]) -> Path:

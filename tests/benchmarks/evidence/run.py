@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Measure the evidence: train each cell and its opponents, test them alike, add each result to a file.
+"""Measure the evidence: train each cell and what it is compared with, test them alike, add each result to a file.
 
     make evidence DATA=FOLDER          or .venv/bin/python -m lacuna.tests.benchmarks.evidence.run --data FOLDER
 
-FOLDER holds `tree_crowns`, `landcover_s2_s1_dem` and `floods_s1`. A cell with results is not run again, so that the
-command may be broken off and given anew; two may run at once if `--only` keeps their cells apart. `table.py` makes the
-tables of `docs/evidence.md`.
+FOLDER holds `tree_crowns`, `landcover_s2_s1_dem`, `floods_s1` and `ign_vhr`. A cell with results is not run again, so
+that the command may be broken off and given anew; two may run at once if `--only` keeps their cells apart. `table.py`
+makes the tables of `docs/evidence.md`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from lacuna.engine.training.validation import Evaluator, Tally
 
 from ..strategies import data as strategies
 from ..strategies import protocol as small
-from . import data, protocol
-from .protocol import DATASETS, RIVALS, Cell
+from . import data, networks, protocol
+from .protocol import DATASETS, NETWORKS, RIVALS, AnyCell, Cell, NetworkCell
 from .rivals import Rival
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,7 +51,7 @@ CPU = torch.device("cpu")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is left of the queue; return 1 if a cell failed."""
     options = _parse(arguments)
-    done = {Cell(item["dataset"], item["amount"], item["seed"]) for item in read(options.results)}
+    done = {protocol.cell_of(item) for item in read(options.results)}
     cells, failed = protocol.pending(protocol.queue(), done, options.only), 0
     if options.list:
         print("\n".join(map(str, cells)))
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with options.results.open("a", encoding="utf-8") as stream:
             stream.writelines(json.dumps(record) + "\n" for record in records)
         for record in records:
-            print(f"{cell} {record['method']:9} mIoU {record['miou']:.3f} OA {record['oa']:.3f}", flush=True)
+            print(f"{cell} {record.get('method', ''):9} mIoU {record['miou']:.3f} OA {record['oa']:.3f}", flush=True)
     return int(failed > 0)
 
 
@@ -76,12 +76,26 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def measure(cell: Cell, folder: Path, work: Path) -> list[dict[str, Any]]:
-    """Return the results of all methods in one cell.
+def measure(cell: AnyCell, folder: Path, work: Path) -> list[dict[str, Any]]:
+    """Return the results of one cell, one for each method.
 
     Raises:
         LacunaError: a job failed.
     """
+    return _network(cell, folder, work) if isinstance(cell, NetworkCell) else _methods(cell, folder, work)
+
+
+def _network(cell: NetworkCell, folder: Path, work: Path) -> list[dict[str, Any]]:
+    """Return the result of a network."""
+    manifest = data.together(data.prepare(cell.dataset, folder, work), work / f"{cell.dataset}-networks.toml")
+    found = networks.measure(cell, manifest, work, Reporter(_say))
+    told = {"validation": found.validation, "best_epoch": found.best_epoch, "parameters": found.parameters}
+    seconds = round(found.seconds, 1)
+    return [{"kind": NETWORKS, **cell._asdict(), **_scores(found.tested), **told, "seconds": seconds}]
+
+
+def _methods(cell: Cell, folder: Path, work: Path) -> list[dict[str, Any]]:
+    """Return the results of all methods on the labels of a cell."""
     dataset, manifests = DATASETS[cell.dataset], data.prepare(cell.dataset, folder, work)
     labels = manifests.train
     if cell.amount is not None:
@@ -179,7 +193,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "evidence", help="where checkpoints go")
     parser.add_argument("--results", type=Path, default=STORED, help="default: the results in the repository")
-    parser.add_argument("--only", action="append", default=[], help="DATASET/AMOUNT/SEED, with * and ?")
+    parser.add_argument(
+        "--only", action="append", default=[], help="DATASET/AMOUNT/SEED or networks/DATASET/VARIANT/SEED, with * and ?"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of the CPU; other numbers give other last bits")
     parser.add_argument("--list", action="store_true", help="print what is left to do, and do nothing")
     options = parser.parse_args(arguments)

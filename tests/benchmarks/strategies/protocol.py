@@ -36,7 +36,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "dis2": {"width": 8},
 }  # fmt: skip
-_WIDTH, _DEPTH = 16, 1
+WIDTH, DEPTH = 16, 1
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def model_table(architecture: str, dataset: str) -> dict[str, Any]:
     table = dict(ARCHITECTURES[architecture])
     if "encoder" in table:
         stride = DATASETS[dataset].stem_stride
-        table["encoder_options"] = {"stem_stride": stride, "width": _WIDTH, "depth": _DEPTH}
+        table["encoder_options"] = {"stem_stride": stride, "width": WIDTH, "depth": DEPTH}
     return table
 
 
