@@ -57,6 +57,6 @@ def _classifier(name: str, labels: np.ndarray, seed: int) -> Any:
     Boosting stops early by a tenth of its pixels where it has over 10,000, which a class of one pixel does not allow.
     """
     if name == "forest":
-        return RandomForestClassifier(100, random_state=seed, n_jobs=-1)
+        return RandomForestClassifier(100, random_state=seed)
     rare = np.bincount(labels)[np.unique(labels)].min() < 2
     return HistGradientBoostingClassifier(random_state=seed, early_stopping=False if rare else "auto")
