@@ -38,8 +38,10 @@ class TrainingSettings:
         optimizer: `adamw`, `adam` or `sgd`.
         momentum: of `sgd`.
         nesterov: whether it is Nesterov's.
-        schedule: `poly`; `cosine_restarts`, from `lr` to 0 as half a cosine, again and again; or `step`, every
-            `decay_epochs` epochs times `decay_factor`.
+        schedule: `poly`; `flat`, always `lr` but for its cool-down, for trainings that may be stopped at any time;
+            `cosine_restarts`, from `lr` to 0 as half a cosine, again and again; or `step`, every `decay_epochs` epochs
+            times `decay_factor`.
+        cooldown: share of the steps at the end of `flat` over which the rate falls linearly to 0.
         restart_steps: steps of the optimiser in one period of `cosine_restarts`.
         decay_epochs: epochs between two decays of `step`.
         decay_factor: factor of each of them.
@@ -61,7 +63,8 @@ class TrainingSettings:
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: float = 0.9
     nesterov: bool = False
-    schedule: Literal["poly", "cosine_restarts", "step"] = "poly"
+    schedule: Literal["poly", "flat", "cosine_restarts", "step"] = "poly"
+    cooldown: float = 0.0
     restart_steps: int = 1
     decay_epochs: int = 1
     decay_factor: float = 0.1

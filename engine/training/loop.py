@@ -238,6 +238,9 @@ def rate_factor(settings: TrainingSettings, step: int, steps: int) -> float:
         return settings.warmup_ratio + (1 - settings.warmup_ratio) * step / warm
     if settings.schedule == "cosine_restarts":
         return 0.5 + 0.5 * math.cos(math.pi * ((step - warm) % settings.restart_steps) / settings.restart_steps)
+    if settings.schedule == "flat":
+        cooling = settings.cooldown * total
+        return min(1.0, (total - step) / cooling) if cooling else 1.0
     if settings.schedule == "step":
         return settings.decay_factor ** ((step - warm) // (settings.decay_epochs * steps))
     return (1 - (step - warm) / (total - warm)) ** settings.poly_power

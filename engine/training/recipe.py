@@ -64,7 +64,8 @@ class TrainingConfig:
     optimizer: Literal["adamw", "adam", "sgd"] | None = None
     momentum: float | None = None
     nesterov: bool | None = None
-    schedule: Literal["poly", "cosine_restarts", "step"] | None = None
+    schedule: Literal["poly", "flat", "cosine_restarts", "step"] | None = None
+    cooldown: float | None = None
     restart_steps: int | None = None
     decay_epochs: int | None = None
     decay_factor: float | None = None
@@ -90,8 +91,10 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name} is {value}, expected at least 0")
-        if not 0 <= self.balance <= 1:
-            raise ValueError(f"balance is {self.balance}, expected a share from 0 to 1")
+        for name in ("balance", "cooldown"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}, expected a share from 0 to 1")
         for name in ("average", "momentum"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:

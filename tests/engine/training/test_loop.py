@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,20 @@ def test_warm_up_then_polynomial_decay():
     assert rates[30] == pytest.approx(0.5**0.9)
     assert rates[49] == pytest.approx((1 / 40) ** 0.9)
     assert (np.diff(rates[:11]) > 0).all() and (np.diff(rates[10:]) < 0).all()
+
+
+def test_a_flat_rate_does_not_know_how_long_the_training_was_to_be():
+    short, long = (replace(SETTINGS, schedule="flat", epochs=epochs) for epochs in (10, 40))
+    rates = [rate_factor(short, step, 5) for step in range(50)]
+    assert rates == [rate_factor(long, step, 5) for step in range(50)]
+    assert rates[5] == pytest.approx(0.55) and set(rates[10:]) == {1.0}
+
+
+def test_a_flat_rate_may_cool_down_at_the_end():
+    settings = replace(SETTINGS, schedule="flat", cooldown=0.2)
+    rates = [rate_factor(settings, step, 5) for step in range(50)]
+    assert set(rates[10:41]) == {1.0}
+    assert rates[41:] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
 
 
 def test_without_warm_up_the_first_rate_is_whole():
