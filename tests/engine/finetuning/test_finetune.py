@@ -24,6 +24,8 @@ from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.store import load, sha256
 from lacuna.engine.errors import CancelledError, LacunaError, UsageError
 from lacuna.engine.events import Reporter
+from lacuna.engine.finetuning import strategy
+from lacuna.engine.finetuning.distortion import measure_distortions
 from lacuna.engine.finetuning.finetune_settings import read_settings
 from lacuna.engine.finetuning.lora import apply_adapters
 from lacuna.engine.jobs import FinetuneJob, SegmentJob, SourceSpec
@@ -261,6 +263,27 @@ def test_accumulation_takes_the_mean_of_several_batches(tune):
     split = tune(epochs=1, config=one.replace("batch = 4", "batch = 4\naccumulation = 2"), strategy="full")
     assert split["plan"]["steps"] == first["plan"]["steps"] == 1
     assert split["history"][0]["loss"] == pytest.approx(first["history"][0]["loss"], rel=0.1)
+
+
+def test_the_published_latents_are_of_all_training_tiles_and_of_these_alone(tune, monkeypatch):
+    seen = {}
+
+    def measure(model, batches, *arguments, **options):
+        seen[preset] = [images["optical"] for images in batches]
+        return measure_distortions(model, [], *arguments, **options)
+
+    monkeypatch.setattr(strategy, "measure_distortions", measure)
+    for preset in ("default", "paper"):
+        with pytest.raises(LacunaError) as caught:
+            tune(strategy="latent", latent_preset=preset, plan_only=True)
+        assert caught.value.code == "no-full-scene"
+    assert sum(map(len, seen["default"])) == 48
+    # 96 pixels in crops of 32, all of which hold training pixels.
+    tiles = torch.cat(seen["paper"])
+    assert len(tiles) == 9 and max(map(len, seen["paper"])) <= 8
+    whole = (torch.from_numpy(arrays()["optical"]) - 300) / 80
+    assert torch.allclose(tiles[0], whole[:, :32, :32], atol=1e-4)
+    assert torch.allclose(tiles[-1], whole[:, 64:, 64:], atol=1e-4)
 
 
 def test_classes_are_added_merged_and_dropped(tune, world, write_raster, heard):
