@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
 from lacuna.engine.checkpoint.store import load
 from lacuna.engine.events import Event, Reporter
 from lacuna.engine.jobs import FinetuneJob
 from lacuna.engine.run import run
+from lacuna.engine.training.state import part_path
 
 from . import data
 from .run import ROOT, _base, _scores, _test
@@ -44,36 +46,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base = _base(options.dataset, manifests.base, options.work.resolve())
     for seed in options.seeds:
         for schedule in options.schedules:
-            for stop in (options.epochs // 3, options.epochs):
-                began = time.monotonic()
-                found = _tune(base, manifests, options, schedule, seed, stop)
-                line = {"dataset": options.dataset, "schedule": schedule, "seed": seed, "stop": stop, **found}
+            began = time.monotonic()
+            for found in _tune(base, manifests, options, schedule, seed):
+                line = {"dataset": options.dataset, "schedule": schedule, "seed": seed, **found}
                 print(json.dumps({**line, "seconds": round(time.monotonic() - began)}), flush=True)
     return 0
 
 
 def _tune(
-    base: Path, manifests: data.Manifests, options: argparse.Namespace, schedule: str, seed: int, stop: int
-) -> dict[str, Any]:
-    """Return what one training comes to that is stopped after epoch `stop`."""
-    work = options.work.resolve()
-    config, output = work / f"schedule-{schedule}.toml", work / "schedule.safetensors"
+    base: Path, manifests: data.Manifests, options: argparse.Namespace, schedule: str, seed: int
+) -> list[dict[str, Any]]:
+    """Return what one training comes to after a third of its epochs and in the end, the best epoch kept."""
+    work, third = options.work.resolve(), options.epochs // 3
+    config, output = work / f"schedule-{schedule}.toml", work / f"schedule-{schedule}-{seed}.safetensors"
     config.write_text(f"[training]\n{SCHEDULES[schedule]}\npatience = {options.epochs}\n", encoding="utf-8")
     job = FinetuneJob(
         str(base), str(output), manifest=str(manifests.train), config=str(config), seed=seed, epochs=options.epochs,
-        device="cpu", forest=False, detail=False, keep_best=True, overwrite=True, resume=False,
+        device="cpu", forest=False, detail=False, overwrite=True, resume=False,
     )  # fmt: skip
 
-    def hear(event: Event) -> None:
-        if event["event"] == "metrics" and event["epoch"] == stop < options.epochs:
-            reporter.cancelled.set()
+    best: dict[str, torch.Tensor] = {}
 
-    reporter = Reporter(hear)
-    result = run(job, reporter)
+    def hear(event: Event) -> None:
+        if event["event"] == "metrics" and event["epoch"] == third:
+            tensors = safetensors.torch.load_file(part_path(str(output)))
+            best.update({name.removeprefix("best/"): item for name, item in tensors.items() if name[:5] == "best/"})
+
+    history = run(job, Reporter(hear))["history"]
     card, model = load(str(output))
-    tested = _scores(_test(model, card, manifests.test))["miou"]
-    validated = max(entry["miou"] for entry in result["history"])
-    return {"best_epoch": result["best_epoch"], "validation": round(validated, 4), "test": tested}
+    found = []
+    for stop in (options.epochs, third):
+        if stop == third:
+            model.load_state_dict(best)
+        validated = max(entry["miou"] for entry in history[:stop])
+        tested = _scores(_test(model, card, manifests.test))["miou"]
+        found.append({"stop": stop, "validation": round(validated, 4), "test": tested})
+    return found
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
