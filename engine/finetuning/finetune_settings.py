@@ -21,7 +21,7 @@ from ..models.config import bad_config, checked
 from ..models.registry import architecture
 from ..training.recipe import Recipe, TrainingConfig, check_optimizer, radiometry_of
 from .latent_guidance import PRESETS, Guidance
-from .lora import LoraConfig
+from .lora import LoraConfig, lora_settings
 
 EPOCHS = 30
 PATIENCE = 10
@@ -76,7 +76,7 @@ def read_settings(job: FinetuneJob, card: Card) -> FinetuneSettings:
     return FinetuneSettings(
         _recipe(job, card, tables["training"], digest),
         split,
-        checked(LoraConfig, tables["lora"], f"table lora of {where}"),
+        lora_settings(tables["lora"], architecture(card.architecture["name"]), f"table lora of {where}"),
         checked(Guidance, {**PRESETS[job.latent_preset], **tables["latent"]}, f"table latent of {where}"),
         fitted and split is not None and split.method == "block",
     )

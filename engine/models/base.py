@@ -88,6 +88,8 @@ class SegmentationModel(nn.Module, ABC):
         margin: pixels at the border of a tile that lack context and should lie in the overlap.
         native_size: rows and columns of the images that it is made for, or None where any will do as well.
         import_note: what the card of imported weights has to say of them.
+        published_adapters: names of the layers that a published fine-tuning by LoRA adapts, with * and ?; none where
+            none is published.
         epoch: the training epoch, from 0; None where nobody tells, which objectives take as late in training.
         draws_scenarios: whether `losses` can draw scenarios of its own among the images that it is given.
         looks_beyond: whether `losses` also uses images outside the scenario that it is told: for a teacher that sees
@@ -97,6 +99,7 @@ class SegmentationModel(nn.Module, ABC):
     architecture: ClassVar[str] = ""
     Config: ClassVar[type] = type(None)
     import_note: ClassVar[str] = ""
+    published_adapters: ClassVar[tuple[str, ...]] = ()
 
     output_stride: int
     margin: int
