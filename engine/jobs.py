@@ -195,7 +195,8 @@ class EvaluateJob:
     polygons; or the scenes of a `manifest`, those of `split` (None: test, or all where no scene names a split).
     `class_map` goes from values of labels to names or values of the checkpoint's classes, `ignore` lists values without
     a class. `seed` is that of the damage of the protocols emm, rmm and nm; `no_gaussian` names modalities that get no
-    Gaussian noise in nm. `report` is an HTML file, beside which the result is written as JSON.
+    Gaussian noise in nm. `soft_jaccard` adds a measure of the probabilities, tile by tile. `report` is an HTML file,
+    beside which the result is written as JSON.
     """
 
     checkpoint: str
@@ -209,6 +210,7 @@ class EvaluateJob:
     split: Optional[str] = None
     protocol: str = "subsets"
     area_estimates: bool = False
+    soft_jaccard: bool = False
     report: Optional[str] = None
     update_card: bool = False
     no_gaussian: list[str] = dataclasses.field(default_factory=list)
