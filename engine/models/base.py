@@ -24,6 +24,8 @@ class TrainingSettings:
     Attributes:
         lr: learning rate after the warm-up.
         encoder_lr_factor: the encoder's learning rate as a multiple of `lr` (below 1 for encoders that come trained).
+        new_lr_factor: the same for what is new to a network that is trained further
+            (`SegmentationModel.new_parameters`).
         weight_decay: decoupled with `adamw`, else added to the gradient; never on parameters of one dimension (norms,
             biases).
         betas: exponential decay rates of the moments, for `adamw` and `adam`.
@@ -59,6 +61,7 @@ class TrainingSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     encoder_lr_factor: float = 1.0
+    new_lr_factor: float = 1.0
     clip: float | None = None
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: float = 0.9
@@ -92,6 +95,7 @@ class SegmentationModel(nn.Module, ABC):
             none is published.
         epoch: the training epoch, from 0; None where nobody tells, which objectives take as late in training.
         draws_scenarios: whether `losses` can draw scenarios of its own among the images that it is given.
+        new_parameters: names of parameters that nobody has trained yet, in a network that is trained further.
         looks_beyond: whether `losses` also uses images outside the scenario that it is told: for a teacher that sees
             all, or a modality that it samples.
     """
@@ -106,6 +110,7 @@ class SegmentationModel(nn.Module, ABC):
     native_size: tuple[int, int] | None = None
     draws_scenarios: bool = False
     looks_beyond: bool = False
+    new_parameters: frozenset[str] = frozenset()
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: Any) -> None:
         super().__init__()

@@ -59,7 +59,8 @@ def _tune(
     """Return what one training comes to after a third of its epochs and in the end, the best epoch kept."""
     work, third = options.work.resolve(), options.epochs // 3
     config, output = work / f"schedule-{schedule}.toml", work / f"schedule-{schedule}-{seed}.safetensors"
-    config.write_text(f"[training]\n{SCHEDULES[schedule]}\npatience = {options.epochs}\n", encoding="utf-8")
+    text = f"[training]\n{SCHEDULES[schedule]}\npatience = {options.epochs}\ncrop = {options.crop}\n"
+    config.write_text(text, encoding="utf-8")
     job = FinetuneJob(
         str(base), str(output), manifest=str(manifests.train), config=str(config), seed=seed, epochs=options.epochs,
         device="cpu", forest=False, detail=False, overwrite=True, resume=False,
@@ -92,6 +93,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--crop", type=int, default=96, help="side in pixels; smaller ones take less time")
     return parser.parse_args(arguments)
 
 

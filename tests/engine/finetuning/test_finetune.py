@@ -24,7 +24,7 @@ from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.store import load, sha256
 from lacuna.engine.errors import CancelledError, LacunaError, UsageError
 from lacuna.engine.events import Reporter
-from lacuna.engine.finetuning import strategy
+from lacuna.engine.finetuning import network, strategy
 from lacuna.engine.finetuning.distortion import measure_distortions
 from lacuna.engine.finetuning.finetune_settings import read_settings
 from lacuna.engine.finetuning.lora import apply_adapters
@@ -559,6 +559,37 @@ def test_changes_of_values_are_those_of_the_parent(make, make_checkpoint):
         card = read_card(job.checkpoint)
         card.training = broken
         assert read_settings(job, card).recipe.changes == {}
+
+
+def test_heads_with_added_classes_are_what_is_new(make, world, write_raster, heard, monkeypatch):
+    values = arrays()["labels"]
+    values[:40, :40] = 9
+    seen = []
+    choose = network.choose_trainable
+
+    def chosen(model, *arguments):
+        seen.append(model)
+        choose(model, *arguments)
+
+    monkeypatch.setattr(network, "choose_trainable", chosen)
+    job = make(labels=write_raster("more.tif", values), class_map={"9": "reed"}, plan_only=True)
+    run(job, heard[0])
+    run(make(plan_only=True), heard[0])
+    added, same_classes = seen
+    tensors = added.class_tensors().names(4)
+    assert added.new_parameters == {name for name, _ in added.named_parameters() if name in tensors} != set()
+    assert same_classes.new_parameters == set()
+
+
+def test_the_last_epoch_may_be_kept_and_the_card_says_so(tune):
+    """A training that learns nothing has its best epoch at the beginning."""
+    result = tune(epochs=3, config=CONFIG.replace("lr = 0.01", 'lr = 1e-12\nkeep = "last"'))
+    history = result["history"]
+    assert history[0]["miou"] == history[2]["miou"]
+    assert result["best_epoch"] == result["epochs"] == 3 and result["stopped"] == "done"
+    card = read_card(result["checkpoint"])
+    assert card.training["validation_miou"] == history[2]["miou"]
+    assert card.scores_on.endswith("which chose no epoch, as the last was kept")
 
 
 @pytest.mark.parametrize("name", ["labels", "optical"])

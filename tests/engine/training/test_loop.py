@@ -69,6 +69,19 @@ def test_no_decay_on_norms_and_biases_and_another_rate_for_the_encoder(model):
             assert group["lr"] == pytest.approx(0.005 if id(parameter) in encoder else 0.01)
 
 
+def test_what_is_new_has_a_rate_of_its_own(model):
+    model.new_parameters = frozenset(model.class_tensors().names(3))
+    settings = replace(SETTINGS, new_lr_factor=4.0)
+    optimizer = make_optimizer(model, settings)
+    set_rate(optimizer, settings, 10, 5)
+    rates = {id(item): group["lr"] for group in optimizer.param_groups for item in group["params"]}
+    encoder = set(map(id, model.encoder_parameters()))
+    for name, parameter in model.named_parameters():
+        wanted = 0.04 if name in model.new_parameters else 0.005 if id(parameter) in encoder else 0.01
+        assert rates[id(parameter)] == pytest.approx(wanted)
+    assert sorted({group["lr"] for group in optimizer.param_groups}) == pytest.approx([0.005, 0.01, 0.04])
+
+
 @given(st.lists(st.integers(0, 10_000), min_size=2, max_size=8).filter(any))
 def test_class_weights(counts):
     counts = np.array(counts)
