@@ -154,7 +154,6 @@ def _gentle_start(job: FinetuneJob, card: Card, table: Mapping[str, Any]) -> Tra
         new_lr_factor=1.0 if "lr" in table else 1 / share,
         epochs=EPOCHS,
         warmup_epochs=1,
-        schedule="flat",
     )
 
 

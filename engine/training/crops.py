@@ -117,7 +117,7 @@ def regular_crops(scenes: Sequence[LabelledScene], crop: int) -> list[Crop]:
     return [
         Crop(number, row, column, Geometry(crop), 0)
         for number, scene in enumerate(scenes)
-        for row, column in grid_places(*scene.labels.shape, crop)
+        for row, column in grid_places(scene.labels.shape[0], scene.labels.shape[1], crop)
         if (_inner(scene.target(TRAIN), row, column, crop) >= 0).any()
     ]
 
