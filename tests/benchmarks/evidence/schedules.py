@@ -59,7 +59,8 @@ def _tune(
     """Return what one training comes to after a third of its epochs and in the end, the best epoch kept."""
     work, third = options.work.resolve(), options.epochs // 3
     config, output = work / f"schedule-{schedule}.toml", work / f"schedule-{schedule}-{seed}.safetensors"
-    text = f"[training]\n{SCHEDULES[schedule]}\npatience = {options.epochs}\ncrop = {options.crop}\n"
+    text = f"[training]\n{SCHEDULES[schedule]}\npatience = {options.epochs}\n"
+    text += f"crop = {options.crop}\nvalidate_every = {options.every}\n"
     config.write_text(text, encoding="utf-8")
     job = FinetuneJob(
         str(base), str(output), manifest=str(manifests.train), config=str(config), seed=seed, epochs=options.epochs,
@@ -79,7 +80,7 @@ def _tune(
     for stop in (options.epochs, third):
         if stop == third:
             model.load_state_dict(best)
-        validated = max(entry["miou"] for entry in history[:stop])
+        validated = max(entry["miou"] for entry in history[:stop] if "miou" in entry)
         tested = _scores(_test(model, card, manifests.test))["miou"]
         found.append({"stop": stop, "validation": round(validated, 4), "test": tested})
     return found
@@ -94,6 +95,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--crop", type=int, default=96, help="side in pixels; smaller ones take less time")
+    parser.add_argument("--every", type=int, default=1, help="epochs between validations, a divisor of a third of all")
     return parser.parse_args(arguments)
 
 
