@@ -158,6 +158,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--no-gaussian", type=_read(options.names), default=[], metavar="NAME,...", help="without Gaussian noise in nm")
     add("--seed", type=int, default=0, metavar="N", help="seed of the damage in emm, rmm and nm; default: 0")
     add("--area-estimates", action="store_true", help="areas of the classes with 95 %% intervals")
+    add("--soft-jaccard", action="store_true", help="also the soft Jaccard index of the probabilities, by tile")
     outputs = parser.add_argument_group("outputs")
     outputs.add_argument("--report", type=_path, metavar="F", help="an HTML page; F.json beside it has the numbers")
     outputs.add_argument("--update-card", action="store_true", help="write the scores into the checkpoint's card")

@@ -195,7 +195,8 @@ class EvaluateJob:
     polygons; or the scenes of a `manifest`, those of `split` (None: test, or all where no scene names a split).
     `class_map` goes from values of labels to names or values of the checkpoint's classes, `ignore` lists values without
     a class. `seed` is that of the damage of the protocols emm, rmm and nm; `no_gaussian` names modalities that get no
-    Gaussian noise in nm. `report` is an HTML file, beside which the result is written as JSON.
+    Gaussian noise in nm. `soft_jaccard` adds a measure of the probabilities, tile by tile. `report` is an HTML file,
+    beside which the result is written as JSON.
     """
 
     checkpoint: str
@@ -209,6 +210,7 @@ class EvaluateJob:
     split: Optional[str] = None
     protocol: str = "subsets"
     area_estimates: bool = False
+    soft_jaccard: bool = False
     report: Optional[str] = None
     update_card: bool = False
     no_gaussian: list[str] = dataclasses.field(default_factory=list)
@@ -275,10 +277,11 @@ class FinetuneJob:
     `manifest`. `class_map` leads from values of the labels to names of classes, which are added where the checkpoint
     has none of that name; an empty name ignores the value. `merge` leads from the checkpoint's classes to those that
     they become part of, `drop` names those that go. `weights` are probabilities of the scenarios for the strategy
-    `weights`, in the order of the contract. With `plan_only` nothing is trained or written: the result is the plan.
-    With `keep_best` a job that is cancelled writes the best checkpoint so far. With `forest` a random forest is grown
-    on the same labels, measured on the same pixels and written beside the checkpoint. With `detail` the network is
-    joined with a detail path, which looks at single pixels.
+    `weights`, in the order of the contract. With the strategy `latent`, `latent_preset` `paper` asks for the published
+    fine-tuning as a whole, not for its probabilities alone. With `plan_only` nothing is trained or written: the result
+    is the plan. With `keep_best` a job that is cancelled writes the best checkpoint so far. With `forest` a random
+    forest is grown on the same labels, measured on the same pixels and written beside the checkpoint. With `detail` the
+    network is joined with a detail path, which looks at single pixels.
     """
 
     checkpoint: str

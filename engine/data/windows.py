@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Windows spread evenly over scenes, in which all modalities have data: on them the latents are measured."""
+"""Windows of scenes in which all modalities have data, some or all: on them the latents are measured."""
 
 from __future__ import annotations
 
@@ -58,8 +58,52 @@ def collect_batches(
             layers = scene.read(*place, side, side)
             if all(layers[name].valid.mean() >= _LEAST_COVER for name in names) and len(found) < count:
                 found.append({name: scale_valid(*layers[name], chains[name]) for name in names})
-    groups = [found[first : first + batch] for first in range(0, len(found), batch)]
-    return [{name: torch.from_numpy(np.stack([item[name] for item in group])) for name in names} for group in groups]
+    return [_stacked(found[first : first + batch], names) for first in range(0, len(found), batch)]
+
+
+def every_batch(
+    scenes: Sequence[Scene],
+    modalities: Sequence[Modality],
+    names: Scenario,
+    side: int,
+    batch: int,
+    reporter: Reporter,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield all windows, side by side over each scene, in batches of up to `batch`; only one batch is held.
+
+    Args:
+        scenes: those without one of `names` are passed over.
+        modalities: with their scaling.
+        names: the modalities that are wanted: windows of which one covers less than half are left out.
+        side: of a window, in pixels.
+        batch: windows in a batch.
+        reporter: asked between windows whether to go on, and told how far it is.
+    """
+    chains = {item.name: item.scaling for item in modalities}
+    holders = [scene for scene in scenes if set(names) <= set(scene.names)]
+    places = [(scene, place) for scene in holders for place in grid_places(scene.grid.height, scene.grid.width, side)]
+    found: list[dict[str, np.ndarray]] = []
+    for done, (scene, place) in enumerate(places):
+        reporter.check()
+        reporter.progress(done + 1, len(places), "windows")
+        layers = scene.read(*place, side, side)
+        if all(layers[name].valid.mean() >= _LEAST_COVER for name in names):
+            found.append({name: scale_valid(*layers[name], chains[name]) for name in names})
+        if len(found) == batch:
+            yield _stacked(found, names)
+            found = []
+    if found:
+        yield _stacked(found, names)
+
+
+def grid_places(height: int, width: int, side: int) -> list[tuple[int, int]]:
+    """Return rows and columns of the fewest windows of `side` that cover an area; they overlap where they must."""
+    return [(row, column) for row in _starts(height, side, height) for column in _starts(width, side, width)]
+
+
+def _stacked(windows: Sequence[dict[str, np.ndarray]], names: Scenario) -> dict[str, Tensor]:
+    """Return the batch of some windows."""
+    return {name: torch.from_numpy(np.stack([item[name] for item in windows])) for name in names}
 
 
 def _windows(scene: Scene, side: int, count: int) -> Iterator[tuple[int, int]]:

@@ -29,6 +29,7 @@ from .outputs import check_evaluation_outputs, write_results
 from .reference import Reference, open_reference
 from .reliability import Reliability, winning_probability
 from .robustness import MEASURES, Damage, aggregate, benchmark_scores, damages
+from .soft import SoftJaccard
 
 
 @dataclass
@@ -40,12 +41,14 @@ class Case:
         damage: what is done to them before, or None.
         matrix: labels against classes.
         reliability: confidence against labels.
+        soft: overlap of the probabilities with the labels, or None where that is not asked for.
     """
 
     scenario: Scenario
     damage: Damage | None
     matrix: ConfusionMatrix
     reliability: Reliability = field(default_factory=Reliability)
+    soft: SoftJaccard | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return what was found as JSON values."""
@@ -61,6 +64,7 @@ class Case:
         return {
             **head,
             **measures,
+            **({} if self.soft is None else {"soft_jaccard": self.soft.to_dict()}),
             "ece": round(self.reliability.ece(), 6),
             "confusion": self.matrix.counts.tolist(),
             "reliability": self.reliability.to_dict(),
@@ -121,6 +125,8 @@ class _Evaluation:
     def run(self) -> dict[str, Any]:
         """Measure all cases; return the result."""
         cases, scenes = self._plan()
+        for case in cases:
+            case.soft = SoftJaccard() if self.job.soft_jaccard else None
         self._measure(cases, scenes)
         measured = [case for case in cases if case.matrix.pixels]
         self._say_what_is_missing(cases, measured)
@@ -198,6 +204,8 @@ class _Evaluation:
         case.matrix.update(labels, found)
         confidence = winning_probability(logits, self.card.temperature(case.scenario))
         case.reliability.update(confidence, found == labels)
+        if case.soft is not None:
+            case.soft.update(logits, labels)
 
     def _logits(self, tile: LabelledTile, images: dict[str, torch.Tensor]) -> np.ndarray:
         logits = tile.logits(self.model, images, self.device)
@@ -335,8 +343,11 @@ def _line(case: Case, values: dict[str, Any]) -> str:
     if case.damage is not None:
         level = "" if case.damage.level is None else f" {case.damage.level}"
         name = f"{case.damage.protocol.upper()}{level}, damaged: {' + '.join(case.damage.damaged) or 'none'}"
+    soft = (
+        "" if case.soft is None else ", soft Jaccard {mean:.3f} (deviation {std:.3f})".format(**values["soft_jaccard"])
+    )
     kappa = "" if values["kappa"] is None else f", kappa {values['kappa']:.3f}"
     return (
         f"{name}: mIoU {values['miou']:.3f}, F1 {values['f1']:.3f}, OA {values['oa']:.3f}{kappa}, ECE "
-        f"{values['ece']:.3f}, {values['pixels']} pixels"
+        f"{values['ece']:.3f}{soft}, {values['pixels']} pixels"
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 
 import numpy as np
 import torch
@@ -21,38 +21,55 @@ Images = Mapping[str, Tensor]
 
 def measure_distortions(
     model: SegmentationModel,
-    batches: Sequence[Images],
+    batches: Iterable[Images],
     order: Sequence[Scenario],
     device: torch.device,
     reporter: Reporter,
     *,
     relative: bool,
+    least: int = 2,
 ) -> Distortions:
     """Return the distortions of scenarios; the model is left in evaluation mode.
 
-    The full latent of a batch is computed once; nothing beyond the latent is. In float32 throughout.
+    The full latent of a batch is computed once; nothing beyond the latent is. In float32 throughout. Of a sample only a
+    number a scenario is kept, so that batches may come as a stream.
 
     Args:
         model: on `device`.
-        batches: images (B, C, h, w) by modality, all those of the last scenario in each.
+        batches: images (B, C, h, w) by modality, all those of the last scenario in each; each is asked for once.
         order: the scenarios in the order of the contract, the last of which is the full one: the others are part of it.
         device: where to compute.
-        reporter: asked between batches whether to go on, and told how far it is.
+        reporter: asked between batches whether to go on; told how far it is where `batches` are counted.
         relative: whether to divide by the mean square of the full latent.
+        least: samples that are needed; of one the standard errors are 0.
 
     Raises:
-        LacunaError: `too-many-scenarios`; `bad-latent`, when a latent is not finite.
+        LacunaError: `too-many-scenarios`; `bad-latent`, when a latent is not finite; `no-full-scene`, when there are
+            fewer than `least` samples.
     """
     if len(order) > MOST_SCENARIOS:
         text = f"{len(order)} scenarios are too many to measure one by one (at most {MOST_SCENARIOS})."
         raise LacunaError("too-many-scenarios", text, "Choose the strategy uniform or anyseg.")
     model.eval()
-    found = []
+    differences: list[np.ndarray] = []
+    squares: list[np.ndarray] = []
+    shift, samples = np.zeros(1), 0
     for done, images in enumerate(batches):
-        found.append(_measure(model, images, order, device, reporter))
-        reporter.progress(done + 1, len(batches), "latent batches")
-    differences, squares, shifts = (np.concatenate(group, axis=-1) for group in zip(*found))
-    return estimate(order, differences, squares, shifts.mean(axis=-1), relative)
+        moved, full, shifts = _measure(model, images, order, device, reporter)
+        differences.append(moved)
+        squares.append(full)
+        shift, samples = shift + shifts.sum(axis=-1), samples + len(full)
+        if isinstance(batches, Sized):
+            reporter.progress(done + 1, len(batches), "latent batches")
+    if samples < least:
+        raise LacunaError(
+            "no-full-scene",
+            f"{samples} windows have data of {', '.join(order[-1])} together; at least {least} are needed to compare "
+            "scenarios.",
+            "Give rasters that cover the same ground, leave a modality out, or fine-tune with another strategy "
+            "(uniform).",
+        )
+    return estimate(order, np.concatenate(differences, 1), np.concatenate(squares), shift / samples, relative)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from ..checkpoint.card import Card
 from ..data.manifest import SplitRule, split_rule
 from ..data.tables import Table, read_toml
 from ..jobs import FinetuneJob
-from ..models.base import TrainingSettings
+from ..models.base import SegmentationModel, TrainingSettings
 from ..models.config import bad_config, checked
 from ..models.registry import architecture
 from ..training.recipe import Recipe, TrainingConfig, check_optimizer, radiometry_of
 from .latent_guidance import PRESETS, Guidance
-from .lora import LoraConfig
+from .lora import LoraConfig, lora_settings
 
 EPOCHS = 30
 PATIENCE = 10
@@ -29,6 +30,16 @@ PATIENCE = 10
 STEPS = 16
 # Learning rate as a share of that with which the checkpoint was trained.
 RATES = {"full": 0.5, "decoder": 0.5, "head": 1.0, "lora": 1.0}
+# The published fine-tuning: no average, no balance, no weights of classes, no magnification, the last epoch kept.
+PUBLISHED: dict[str, Any] = {
+    "average": 0.0,
+    "balance": 0.0,
+    "scale": [1.0, 1.0],
+    "class_weights": "none",
+    "keep": "last",
+}
+# In the record of a fine-tuning: the learning rate with which its first parent was trained from scratch.
+SCRATCH = "scratch_lr"
 
 
 @dataclass(frozen=True)
@@ -41,17 +52,20 @@ class FinetuneSettings:
         fitted: whether blocks and gap of `split` are to suit the labels, as it names neither.
         lora: for the method `lora`.
         guidance: for the strategy `latent`.
+        scratch_lr: learning rate with which the checkpoint was trained from scratch, as far as that is known.
     """
 
     recipe: Recipe
     split: SplitRule | None
     lora: LoraConfig
     guidance: Guidance
+    scratch_lr: float
     fitted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the split as JSON values for the card."""
-        return {**self.recipe.to_dict(), "lora": asdict(self.lora), "latent": asdict(self.guidance)}
+        tables = {"lora": asdict(self.lora), "latent": asdict(self.guidance)}
+        return {**self.recipe.to_dict(), **tables, SCRATCH: self.scratch_lr}
 
 
 def read_settings(job: FinetuneJob, card: Card) -> FinetuneSettings:
@@ -68,7 +82,7 @@ def read_settings(job: FinetuneJob, card: Card) -> FinetuneSettings:
         root.finish()
         digest = hashlib.sha256(Path(job.config).read_bytes()).hexdigest()
     where = str(job.config)
-    split, fitted = None, False
+    kind, split, fitted = architecture(card.architecture["name"]), None, False
     if tables["split"]:
         fitted = not {"block", "gap"} & set(tables["split"])
         default = SplitRule("block", gap=card.margin, seed=job.seed)
@@ -76,8 +90,9 @@ def read_settings(job: FinetuneJob, card: Card) -> FinetuneSettings:
     return FinetuneSettings(
         _recipe(job, card, tables["training"], digest),
         split,
-        checked(LoraConfig, tables["lora"], f"table lora of {where}"),
+        lora_settings(tables["lora"], kind, f"table lora of {where}"),
         checked(Guidance, {**PRESETS[job.latent_preset], **tables["latent"]}, f"table latent of {where}"),
+        _own_rate(card, kind),
         fitted and split is not None and split.method == "block",
     )
 
@@ -91,38 +106,74 @@ def _inherited(card: Card) -> dict[str, Any]:
     return {name: found[name] for name in card.names if name in found}
 
 
-def _own_rate(card: Card, usual: float) -> float:
+def _own_rate(card: Card, kind: type[SegmentationModel]) -> float:
     """Return the learning rate with which a checkpoint was trained from scratch, as far as its card tells.
 
-    Another optimiser's rate means something else, and that of a fine-tuning is already a part of its parent's.
+    Another optimiser's rate means something else. That of a fine-tuning is already a share: its card carries the
+    parent's. Imported weights were trained as their paper says.
     """
-    settings = card.training.get("settings")
-    if not isinstance(settings, dict) or card.training.get("lineage"):
+    training, usual = card.training, kind.settings("default").lr
+    settings = training.get("settings")
+    if "imported_from" in training:
+        settings = asdict(kind.settings("paper"))
+    if not isinstance(settings, dict):
         return usual
-    found = settings.get("lr")
+    found = settings.get(SCRATCH if training.get("lineage") else "lr")
     if not isinstance(found, (int, float)) or not 0 < found < math.inf:
         return usual
-    return float(found) if settings.get("optimizer") in (None, "adamw", "adam") else usual
+    carried = bool(training.get("lineage")) or settings.get("optimizer") in (None, "adamw", "adam")
+    return float(found) if carried else usual
+
+
+def is_published(job: FinetuneJob) -> bool:
+    """Return whether `job` asks for the published fine-tuning: latent guidance under the preset `paper`."""
+    return job.strategy == "latent" and job.latent_preset == "paper"
+
+
+def _published_start(card: Card) -> TrainingSettings:
+    """Return the settings of the published fine-tuning (https://arxiv.org/abs/2605.20372).
+
+    Optimiser and schedule are those of the predecessor of its backbones, the only ones that are known of it; crops are
+    as large as those that the checkpoint was trained with, as far as its card tells.
+    """
+    found = architecture("cbc").settings("paper")
+    settings = card.training.get("settings")
+    own = settings.get("crop") if isinstance(settings, dict) else None
+    return replace(found, crop=own) if type(own) is int and own > 0 else found
+
+
+def _gentle_start(job: FinetuneJob, card: Card, table: Mapping[str, Any]) -> TrainingSettings:
+    """Return the settings of any other fine-tuning: a share of the checkpoint's rate, the whole of it for new parts.
+
+    A rate that the configuration file gives is that of everything.
+    """
+    kind, share = architecture(card.architecture["name"]), RATES[job.method]
+    return replace(
+        kind.settings("default"),
+        lr=_own_rate(card, kind) * share,
+        new_lr_factor=1.0 if "lr" in table else 1 / share,
+        epochs=EPOCHS,
+        warmup_epochs=1,
+    )
 
 
 def _recipe(job: FinetuneJob, card: Card, table: dict[str, Any], digest: str) -> Recipe:
     """Return optimiser, schedule, crops and validation."""
-    subject = f"table training of {job.config}"
+    subject, published = f"table training of {job.config}", is_published(job)
     if "strategy" in table:
         raise bad_config(subject, "has strategy", "Give the strategy with --strategy.")
-    gentle = {"precision": "auto", "patience": PATIENCE, "tile": max(card.tile), "radiometry": _inherited(card)}
-    config = checked(TrainingConfig, {**gentle, **table}, subject)
-    settings = architecture(card.architecture["name"]).settings("default")
-    rate = _own_rate(card, settings.lr) * RATES[job.method]
-    start = {"lr": rate, "epochs": EPOCHS, "warmup_epochs": 1}
+    gentle: dict[str, Any] = {"patience": PATIENCE, "radiometry": _inherited(card)}
+    start = {"precision": "auto", "tile": max(card.tile), **(PUBLISHED if published else gentle)}
+    config = checked(TrainingConfig, {**start, **table}, subject)
+    settings = _published_start(card) if published else _gentle_start(job, card, table)
     own = {item.name for item in fields(TrainingSettings)}
     asked = {key: value for key, value in asdict(config).items() if key in own and value is not None}
     if job.epochs is not None:
         asked["epochs"] = job.epochs
-    settings = replace(settings, **{**start, **asked})
+    settings = replace(settings, **asked)
     settings = replace(settings, warmup_epochs=min(settings.warmup_epochs, settings.epochs // 4))
     check_optimizer(settings, subject)
-    if config.crops is None:
+    if config.crops is None and not published:
         config = replace(config, crops=STEPS * settings.batch * settings.accumulation)
     changes = radiometry_of(config, card.names, str(job.config))
     return Recipe(settings, config, card.architecture["config"], changes, digest)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -26,9 +26,11 @@ from ..checkpoint.header import read_metadata, sha256
 from ..checkpoint.store import load, write_tensors
 from ..errors import LacunaError
 from ..models.base import SegmentationModel
+from ..models.config import bad_config, checked
 from ..models.registry import build
 
 _FORMAT = 1
+_PUBLISHED_RANK = 4
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,48 @@ class LoraConfig:
         layers: names of layers, with * and ?, such as `encoder.*` or `*.query`; of those only linear layers and
             convolutions that the adapter is smaller than.
         keep_apart: also write the adapters as a file of their own beside the checkpoint, in which they are merged.
+        preset: `paper`: the other settings start from those with which LoRA was published for the architecture
+            (`lora_settings`).
     """
 
     rank: int = 4
     alpha: float = 8.0
     layers: list[str] = field(default_factory=lambda: ["*"])
     keep_apart: bool = False
+    preset: Literal["default", "paper"] = "default"
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.alpha > 0:
             raise ValueError(f"rank is {self.rank} and alpha {self.alpha}, expected at least 1 and above 0")
         if not self.layers:
             raise ValueError("layers is empty, expected names of layers, such as *")
+
+
+def lora_settings(table: Mapping[str, Any], kind: type[SegmentationModel], subject: str) -> LoraConfig:
+    """Return the settings that the table `lora` of a configuration file asks for.
+
+    Under `preset = "paper"` adapters are those with which https://arxiv.org/abs/2605.20372 compares its method: rank 4,
+    scale 1, on the layers that the architecture names.
+
+    Args:
+        table: what was asked for.
+        kind: the architecture.
+        subject: whose configuration it is, for messages.
+
+    Raises:
+        LacunaError: `bad-config`, a setting that cannot be, or no published adapters for this architecture.
+    """
+    if table.get("preset") != "paper":
+        return checked(LoraConfig, table, subject)
+    if not kind.published_adapters:
+        raise bad_config(
+            subject,
+            f'has preset = "paper", but for architecture {kind.architecture} no adapters are published',
+            "They are for CBC, CBC-SLP and CMX. Leave preset out, and name the layers.",
+        )
+    rank = table.get("rank", _PUBLISHED_RANK)
+    start = {"rank": rank, "alpha": rank, "layers": list(kind.published_adapters)}
+    return checked(LoraConfig, {**start, **table}, subject)
 
 
 class LowRank(nn.Module):

@@ -57,6 +57,9 @@ def adapt_network(task: Task, base: SegmentationModel, device: torch.device) -> 
     model = model.to(device)
     torch.manual_seed(task.job.seed)
     choose_trainable(model, task.job.method, task.settings.lora, bool(classes.added or classes.merged))
+    if classes.added:
+        named = base.class_tensors().names(len(classes.sources))
+        model.new_parameters = frozenset(name for name, _ in model.named_parameters() if name in named)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise LacunaError(
             "not-trainable",

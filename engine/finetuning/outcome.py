@@ -12,7 +12,7 @@ from ..checkpoint.card import Card, Scenario
 from ..data.splits import TEST, VALIDATION
 from ..models.base import SegmentationModel
 from ..training.joining import REFITTED
-from ..training.run import Run, calibration, mean_score, now, scores_of
+from ..training.run import Run, calibration, chosen_by, mean_score, now, scores_of
 from ..training.state import Progress
 from ..training.validation import Tally
 from .plan import FinetunePlan
@@ -104,7 +104,8 @@ class Outcome:
         count, name = int(self.plan.session.counts[self.region].sum()), self.plan.task.manifest.name
         if self.region == TEST:
             return f"{count} labelled pixels of the test scenes of {name}, used for nothing else"
-        return f"{count} labelled validation pixels of {name}, by which the best epoch was chosen{self._afterwards()}"
+        chosen = chosen_by(self.plan.session)
+        return f"{count} labelled validation pixels of {name}, {chosen}{self._afterwards()}"
 
     def _afterwards(self) -> str:
         """Return what was done to the checkpoint after it was measured."""

@@ -6,14 +6,16 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from ..checkpoint.card import Card, Scenario
 from ..checkpoint.store import load
 from ..data.manifest import Manifest, read_manifest
 from ..data.manifest_fit import fit_manifest, single_scene
-from ..data.windows import collect_batches
+from ..data.windows import collect_batches, every_batch
 from ..errors import LacunaError
 from ..events import Reporter
 from ..jobs import ScenariosJob
@@ -30,7 +32,7 @@ def measure_scenarios(job: ScenariosJob, reporter: Reporter) -> dict[str, Any]:
     """Return what the contract says of `lacuna scenarios --json`; see `docs/commands.md`.
 
     Raises:
-        LacunaError: a file cannot be used; `no-full-scene`, fewer than two windows have all modalities.
+        LacunaError: a file cannot be used; `no-full-scene`, too few windows have all modalities.
     """
     device = choose_device(job.device, reporter)
     card, model = load(job.checkpoint, device)
@@ -40,16 +42,12 @@ def measure_scenarios(job: ScenariosJob, reporter: Reporter) -> dict[str, Any]:
         scenes = [stack.enter_context(scene) for scene in _open(manifest, reporter)]
         names = fullest(card, [scene.names for scene in scenes], reporter)
         side = _side(card, scenes, settings.samples)
-        batches = collect_batches(scenes, card.modalities, names, side, settings.samples, _BATCH, reporter)
-    windows = sum(len(next(iter(images.values()))) for images in batches)
-    if windows < 2:
-        raise LacunaError(
-            "no-full-scene",
-            f"{windows} windows of {side} pixels have data of {', '.join(names)} together; at least 2 are needed.",
-            "Give rasters that cover the same ground, or leave a modality out.",
-        )
-    order = [scenario for scenario in card.supported() if set(scenario) <= set(names)]
-    found = measure_distortions(model, batches, order, device, reporter, relative=settings.relative)
+        order = [scenario for scenario in card.supported() if set(scenario) <= set(names)]
+        batches: Iterable[dict[str, Tensor]] = every_batch(scenes, card.modalities, names, side, _BATCH, reporter)
+        if settings.samples:
+            batches = collect_batches(scenes, card.modalities, names, side, settings.samples, _BATCH, reporter)
+        relative, least = settings.relative, settings.least_samples
+        found = measure_distortions(model, batches, order, device, reporter, relative=relative, least=least)
     guided = guide(found, settings)
     _say(guided, reporter)
     return {"modalities": list(names), **guided.to_dict()}
@@ -104,10 +102,11 @@ def _open(manifest: Manifest, reporter: Reporter) -> list[Scene]:
 def _side(card: Card, scenes: Sequence[Scene], samples: int) -> int:
     """Return the side of windows, a multiple of the stride: as many as wanted fit side by side.
 
-    But no smaller than four times the stride, and no larger than the card's tile, 256 pixels or the largest scene.
+    But no smaller than four times the stride, and no larger than the card's tile, 256 pixels or the largest scene; as
+    large as that where all windows are wanted (`samples` is 0).
     """
     sides = [(scene.grid.height, scene.grid.width) for scene in scenes]
-    fitting = math.isqrt(sum(height * width for height, width in sides) // samples)
+    fitting = math.isqrt(sum(height * width for height, width in sides) // max(samples, 1))
     largest = max(min(pair) for pair in sides)
     wanted = min(max(fitting, 4 * card.stride), *card.tile, _LARGEST_SIDE, largest)
     return max(wanted // card.stride, 1) * card.stride

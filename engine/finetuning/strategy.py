@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,8 @@ from torch import Tensor
 
 from ..checkpoint.card import Scenario
 from ..data.splits import TRAIN
-from ..errors import LacunaError
 from ..models.base import SegmentationModel
-from ..training.crops import Cutter, collate
+from ..training.crops import Crop, Cutter, collate, regular_crops
 from ..training.session import Session
 from ..training.strategies import RULES, Strategy, full_probabilities, given_probabilities
 from .distortion import measure_distortions
@@ -89,37 +89,33 @@ class LatentStrategy(Strategy):
         holders = [scene for scene in self._session.scenes if (scene.region == TRAIN).any()]
         return fullest(task.card, [scene.rasters.names for scene in holders], self._session.reporter)
 
-    def _cut(self) -> list[dict[str, Tensor]]:
-        """Return the crops of training pixels, all modalities in each, on which latents are compared.
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the crops of training pixels, all modalities in each, on which latents are compared.
 
-        The same ones every time, in the scaling that the scenes have then.
+        The same ones every time, in the scaling that the scenes have then; only one batch is held.
         """
-        session, wanted, names, crop = self._session, self._settings.samples, self._holding, self._crop
-        cutter = Cutter(session.scenes, session.modalities, crop, self._whole, {})
-        rng = np.random.default_rng([session.seed, _LATENT_EPOCH])
-        samples = []
-        for place in session.sampler(crop).draw(4 * wanted, rng):
+        session, samples = self._session, self._settings.samples
+        cutter = Cutter(session.scenes, session.modalities, self._crop, self._whole, {})
+        whole = (sample for sample in map(cutter, self._places()) if set(sample.images) == set(self._holding))
+        wanted = islice(whole, samples or None)
+        while group := list(islice(wanted, _BATCH)):
             session.reporter.check()
-            sample = cutter(place)
-            if set(sample.images) == set(names):
-                samples.append(sample)
-            if len(samples) == wanted:
-                break
-        if len(samples) < 2:
-            raise LacunaError(
-                "no-full-scene",
-                f"{len(samples)} crops around labels have {', '.join(names)} together; at least 2 are needed to "
-                "compare scenarios.",
-                "Give rasters that cover the same ground, or choose another strategy (uniform).",
-            )
-        groups = [samples[first : first + _BATCH] for first in range(0, len(samples), _BATCH)]
-        return [dict(collate(group)[0].images) for group in groups]
+            yield dict(collate(group)[0].images)
+
+    def _places(self) -> Sequence[Crop]:
+        """Return where to cut: crops as they are drawn for training, more than are wanted; or all, side by side."""
+        session, samples = self._session, self._settings.samples
+        if not samples:
+            return regular_crops(session.scenes, self._crop)
+        rng = np.random.default_rng([session.seed, _LATENT_EPOCH])
+        return session.sampler(self._crop).draw(4 * samples, rng)
 
     def _measure(self, model: SegmentationModel) -> Guided:
         """Return what latent guidance comes to with the weights that `model` has now."""
         device, reporter = self._session.device, self._session.reporter
-        relative = self._settings.relative
-        found = measure_distortions(model, self._cut(), self._known, device, reporter, relative=relative)
+        relative, least = self._settings.relative, self._settings.least_samples
+        batches = self._batches()
+        found = measure_distortions(model, batches, self._known, device, reporter, relative=relative, least=least)
         return guide(found, self._settings)
 
     @staticmethod

@@ -24,6 +24,8 @@ class TrainingSettings:
     Attributes:
         lr: learning rate after the warm-up.
         encoder_lr_factor: the encoder's learning rate as a multiple of `lr` (below 1 for encoders that come trained).
+        new_lr_factor: the same for what is new to a network that is trained further
+            (`SegmentationModel.new_parameters`).
         weight_decay: decoupled with `adamw`, else added to the gradient; never on parameters of one dimension (norms,
             biases).
         betas: exponential decay rates of the moments, for `adamw` and `adam`.
@@ -38,8 +40,10 @@ class TrainingSettings:
         optimizer: `adamw`, `adam` or `sgd`.
         momentum: of `sgd`.
         nesterov: whether it is Nesterov's.
-        schedule: `poly`; `cosine_restarts`, from `lr` to 0 as half a cosine, again and again; or `step`, every
-            `decay_epochs` epochs times `decay_factor`.
+        schedule: `poly`; `flat`, always `lr` but for its cool-down, for trainings that may be stopped at any time;
+            `cosine_restarts`, from `lr` to 0 as half a cosine, again and again; or `step`, every `decay_epochs` epochs
+            times `decay_factor`.
+        cooldown: share of the steps at the end of `flat` over which the rate falls linearly to 0.
         restart_steps: steps of the optimiser in one period of `cosine_restarts`.
         decay_epochs: epochs between two decays of `step`.
         decay_factor: factor of each of them.
@@ -57,11 +61,13 @@ class TrainingSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     encoder_lr_factor: float = 1.0
+    new_lr_factor: float = 1.0
     clip: float | None = None
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: float = 0.9
     nesterov: bool = False
-    schedule: Literal["poly", "cosine_restarts", "step"] = "poly"
+    schedule: Literal["poly", "flat", "cosine_restarts", "step"] = "poly"
+    cooldown: float = 0.0
     restart_steps: int = 1
     decay_epochs: int = 1
     decay_factor: float = 0.1
@@ -85,8 +91,11 @@ class SegmentationModel(nn.Module, ABC):
         margin: pixels at the border of a tile that lack context and should lie in the overlap.
         native_size: rows and columns of the images that it is made for, or None where any will do as well.
         import_note: what the card of imported weights has to say of them.
+        published_adapters: names of the layers that a published fine-tuning by LoRA adapts, with * and ?; none where
+            none is published.
         epoch: the training epoch, from 0; None where nobody tells, which objectives take as late in training.
         draws_scenarios: whether `losses` can draw scenarios of its own among the images that it is given.
+        new_parameters: names of parameters that nobody has trained yet, in a network that is trained further.
         looks_beyond: whether `losses` also uses images outside the scenario that it is told: for a teacher that sees
             all, or a modality that it samples.
     """
@@ -94,12 +103,14 @@ class SegmentationModel(nn.Module, ABC):
     architecture: ClassVar[str] = ""
     Config: ClassVar[type] = type(None)
     import_note: ClassVar[str] = ""
+    published_adapters: ClassVar[tuple[str, ...]] = ()
 
     output_stride: int
     margin: int
     native_size: tuple[int, int] | None = None
     draws_scenarios: bool = False
     looks_beyond: bool = False
+    new_parameters: frozenset[str] = frozenset()
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: Any) -> None:
         super().__init__()

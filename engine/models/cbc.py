@@ -332,6 +332,8 @@ class Cbc(SegmentationModel):
     """
 
     Config = CbcConfig
+    # The attention over all tokens, and the 1 x 1 convolution of every early fusion: per modality here.
+    published_adapters = ("joint.layer.qkv", "joint.layer.out", "joint.early.0.parts.*", "fusions.*.0.parts.*")
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: CbcConfig) -> None:
         super().__init__(modalities, classes, config)

@@ -224,6 +224,7 @@ class Cmx(SegmentationModel):
     """
 
     Config = CmxConfig
+    published_adapters = ("encoders.*", "rectifications.*", "fusions.*")  # all but the decoder
     import_note = "The published training always gives it both inputs: maps from one of them alone are untried."
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: CmxConfig) -> None:

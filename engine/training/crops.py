@@ -13,6 +13,7 @@ from torch import Tensor
 from ..checkpoint.card import Modality, Scenario
 from ..data.labelled_scenes import LabelledScene
 from ..data.splits import TRAIN
+from ..data.windows import grid_places
 from ..raster.scene import Layer
 from .augment import (
     Geometry,
@@ -106,6 +107,19 @@ class Sampler:
             for position, size in zip((row, column), self._scenes[scene].labels.shape)
         )
         return Crop(scene, row, column, geometry, int(rng.integers(2**32)))
+
+
+def regular_crops(scenes: Sequence[LabelledScene], crop: int) -> list[Crop]:
+    """Return crops of side `crop`, as they are, side by side: all of a grid over each scene that hold training pixels.
+
+    They are spread evenly, and overlap where the side does not divide a scene.
+    """
+    return [
+        Crop(number, row, column, Geometry(crop), 0)
+        for number, scene in enumerate(scenes)
+        for row, column in grid_places(scene.labels.shape[0], scene.labels.shape[1], crop)
+        if (_inner(scene.target(TRAIN), row, column, crop) >= 0).any()
+    ]
 
 
 class Cutter:
@@ -207,6 +221,11 @@ def _cut(scene: LabelledScene, row: int, column: int, side: int) -> tuple[np.nda
             for name, layer in layers.items()
         }
     return target, layers
+
+
+def _inner(values: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
+    """Return the part of `values` (h, w) that a square shows."""
+    return values[max(row, 0) : row + side, max(column, 0) : column + side]
 
 
 def _positions(scene: LabelledScene, label: int) -> np.ndarray:

@@ -65,6 +65,7 @@ class Trainer:
     ) -> None:
         self.model, self._device, self._seed = model, device, seed
         self._settings, self._every = recipe.settings, recipe.config.validate_every
+        self._keep_last = recipe.config.keep == "last"
         self._patience, self._strategy = recipe.config.patience, strategy
         self._dtype = dtype_of(choose_precision(recipe.config.precision, device))
         self._crops, self._sampler, self._cutter, self._evaluator = crops, sampler, cutter, evaluator
@@ -168,7 +169,7 @@ class Trainer:
         return loss
 
     def _validate(self, progress: Progress, entry: dict[str, Any], reporter: Reporter) -> None:
-        """Measure all scenarios with the averaged weights, and keep these if they are the best so far."""
+        """Measure all scenarios with the averaged weights, and keep these if they are the best so far, or the last."""
         self._measured.load_state_dict(self._average.state)
         tallies = self._evaluator(self._measured, self._device, reporter)
         score = mean_miou(tallies)
@@ -177,12 +178,13 @@ class Trainer:
             {"available": list(scenario), "miou": round(tally.matrix.miou_of_known(), 6)}
             for scenario, tally in tallies.items()
         ]
-        if score > progress.best_miou:
+        if score > progress.best_miou or self._keep_last:
             progress.best_miou, progress.best_epoch = score, entry["epoch"]
             progress.best = _copy(self._average.state)
+        kept = f"{'kept' if self._keep_last else 'best'} {progress.best_miou:.4f} in epoch {progress.best_epoch}"
         reporter.info(
             f"Epoch {entry['epoch']} of {self._settings.epochs}: loss {entry['loss']:.4f}, validation mIoU {score:.4f} "
-            f"(mean of {len(tallies)} scenarios; best {progress.best_miou:.4f} in epoch {progress.best_epoch})."
+            f"(mean of {len(tallies)} scenarios; {kept})."
         )
 
     def _take_up(self, progress: Progress) -> None:
@@ -206,14 +208,18 @@ def training_mode(model: nn.Module) -> None:
 
 
 def make_optimizer(model: SegmentationModel, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Return the optimiser, without weight decay on parameters of one dimension, the encoder at a rate of its own.
+    """Return the optimiser, without weight decay on parameters of one dimension.
 
-    Frozen parameters are left out.
+    What is new has a rate of its own, and so has the encoder. Frozen parameters are left out.
     """
     encoder = {id(parameter) for parameter in model.encoder_parameters()}
     groups: dict[tuple[float, float], list[Tensor]] = {}
-    for parameter in filter(lambda item: item.requires_grad, model.parameters()):
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         factor = settings.encoder_lr_factor if id(parameter) in encoder else 1.0
+        if name in model.new_parameters:
+            factor = settings.new_lr_factor
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
     listed = [{"params": items, "factor": key[0], "weight_decay": key[1]} for key, items in groups.items()]
@@ -238,6 +244,9 @@ def rate_factor(settings: TrainingSettings, step: int, steps: int) -> float:
         return settings.warmup_ratio + (1 - settings.warmup_ratio) * step / warm
     if settings.schedule == "cosine_restarts":
         return 0.5 + 0.5 * math.cos(math.pi * ((step - warm) % settings.restart_steps) / settings.restart_steps)
+    if settings.schedule == "flat":
+        cooling = settings.cooldown * total
+        return min(1.0, (total - step) / cooling) if cooling else 1.0
     if settings.schedule == "step":
         return settings.decay_factor ** ((step - warm) // (settings.decay_epochs * steps))
     return (1 - (step - warm) / (total - warm)) ** settings.poly_power

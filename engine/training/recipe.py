@@ -44,6 +44,7 @@ class TrainingConfig:
         strategy: which of a crop's modalities are given to the model (`scenarios`).
         precision: of the arithmetic of training: `fp32`; `bf16`; or `auto`, bf16 on a GPU that has it.
         patience: epochs without a better one after which the training ends; None: never.
+        keep: which weights become the checkpoint: `best`, those of the epoch that is best on validation; or `last`.
         validate_every: epochs from one validation to the next; the last epoch is always validated.
         tile: side of the tiles of validation, and of those the card suggests; None: that of the images that the network
             is made for (`SegmentationModel.native_size`), else 256.
@@ -52,6 +53,7 @@ class TrainingConfig:
 
     lr: float | None = None
     encoder_lr_factor: float | None = None
+    new_lr_factor: float | None = None
     weight_decay: float | None = None
     eps: float | None = None
     epochs: int | None = None
@@ -64,7 +66,8 @@ class TrainingConfig:
     optimizer: Literal["adamw", "adam", "sgd"] | None = None
     momentum: float | None = None
     nesterov: bool | None = None
-    schedule: Literal["poly", "cosine_restarts", "step"] | None = None
+    schedule: Literal["poly", "flat", "cosine_restarts", "step"] | None = None
+    cooldown: float | None = None
     restart_steps: int | None = None
     decay_epochs: int | None = None
     decay_factor: float | None = None
@@ -77,6 +80,7 @@ class TrainingConfig:
     strategy: Literal["full", "uniform"] = "full"
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     patience: int | None = None
+    keep: Literal["best", "last"] = "best"
     validate_every: int = 1
     tile: int | None = None
     radiometry: dict[str, Any] = field(default_factory=dict)
@@ -86,12 +90,17 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}, expected a number above 0")
-        for name in ("encoder_lr_factor", "weight_decay", "warmup_epochs", "warmup_ratio", "poly_power"):
+        for name in (
+            *("encoder_lr_factor", "new_lr_factor", "weight_decay"),
+            *("warmup_epochs", "warmup_ratio", "poly_power"),
+        ):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name} is {value}, expected at least 0")
-        if not 0 <= self.balance <= 1:
-            raise ValueError(f"balance is {self.balance}, expected a share from 0 to 1")
+        for name in ("balance", "cooldown"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}, expected a share from 0 to 1")
         for name in ("average", "momentum"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:

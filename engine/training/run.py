@@ -105,6 +105,13 @@ def scores_of(tallies: Mapping[Scenario, Tally]) -> list[dict[str, Any]]:
     return [{"available": list(scenario), **tally.matrix.summary()} for scenario, tally in tallies.items()]
 
 
+def chosen_by(session: Session) -> str:
+    """Return in words what validation pixels decided, for a card that has its scores from them."""
+    if session.recipe.config.keep == "last":
+        return "which chose no epoch, as the last was kept"
+    return "by which the best epoch was chosen"
+
+
 def mean_score(scores: Sequence[Mapping[str, Any]]) -> float:
     """Return the mean mIoU over scenarios, of scores as a card holds them."""
     known = [item["miou"] for item in scores if item["miou"] is not None]

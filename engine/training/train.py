@@ -28,7 +28,7 @@ from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
 from .joining import REFITTED, join_detail, refit_detail
 from .recipe import Recipe, read_recipe
-from .run import Run, calibration, now, scores_of, write_checkpoint
+from .run import Run, calibration, chosen_by, now, scores_of, write_checkpoint
 from .samples import gather_samples
 from .session import Session
 from .state import Progress, part_path, remove_progress, training_fingerprint
@@ -106,7 +106,7 @@ class _Training:
         joined = join_detail(run, validated, gather_samples(self.session)) if self._joins() else None
         if joined is not None:
             model, validated = joined, run.measure(VALIDATION, joined, keep_logits=True)
-        scored, scores_on = validated, f"validation pixels of {self.manifest.name}, by which the best epoch was chosen"
+        scored, scores_on = validated, f"validation pixels of {self.manifest.name}, {chosen_by(self.session)}"
         if joined is not None:
             scores_on += REFITTED
         if self.session.counts[TEST].any():

@@ -139,14 +139,14 @@ def test_evaluate_knows_every_option_of_the_contract(job):
     made = job(
         "evaluate", "--checkpoint", "c.safetensors", "--modality", "optical=a.tif", "--bands", "optical=3,nir",
         "--mask", "optical=clouds.tif", "--labels", "l.gpkg", "--field", "kind", "--class-map",
-        "1=water,Fir=2,x=a=b,?=", "--ignore", "0,-1,none", "--area-estimates", "--report", "r.html",
+        "1=water,Fir=2,x=a=b,?=", "--ignore", "0,-1,none", "--area-estimates", "--soft-jaccard", "--report", "r.html",
         "--update-card", "--seed", "4", "--tile", "128", "--overlap", "16", "--device", "cpu", "--overwrite",
     )  # fmt: skip
     assert made.modalities == {"optical": SourceSpec("a.tif", bands=[3, "nir"], mask="clouds.tif")}
     expected = {
         "checkpoint": "c.safetensors", "labels": "l.gpkg", "field": "kind", "ignore": [0, -1, "none"],
         "class_map": {"1": "water", "Fir": 2, "x=a": "b", "?": ""}, "manifest": None, "split": None,
-        "protocol": "subsets", "area_estimates": True, "report": "r.html", "update_card": True,
+        "protocol": "subsets", "area_estimates": True, "soft_jaccard": True, "report": "r.html", "update_card": True,
         "no_gaussian": [], "seed": 4, "tile": [128, 128], "overlap": 16, "device": "cpu", "overwrite": True,
     }  # fmt: skip
     assert {name: getattr(made, name) for name in expected} == expected

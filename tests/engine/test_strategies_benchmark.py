@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import rasterio
 
+from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.data.manifest import read_manifest
-from lacuna.engine.jobs import TrainJob
+from lacuna.engine.finetuning.finetune_settings import read_settings
+from lacuna.engine.jobs import FinetuneJob, TrainJob
 from lacuna.engine.models.registry import build
 from lacuna.engine.training.recipe import read_recipe
 from lacuna.tests.benchmarks.strategies import data, protocol, results, run, table
@@ -165,6 +167,30 @@ def test_every_configuration_is_one_that_the_product_takes(tmp_path, architectur
     assert recipe.config.crops == protocol.BASE_EPOCH * recipe.settings.batch
     model = build(architecture, recipe.model, names, 6)
     assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
+
+
+@pytest.mark.parametrize("dataset", protocol.DATASETS)
+def test_strategies_differ_in_their_scenarios_alone(make_checkpoint, tmp_path, dataset):
+    """The product's preset `paper` is a whole method, but here it is to be compared as a strategy."""
+    names = {LAND: ("optical", "radar", "elevation"), CROWNS: ("rgb", "hsi", "chm")}[dataset]
+    small = {"encoder_options": {"width": 8, "depth": 1}, "head_width": 8}
+    side = protocol.DATASETS[dataset].tile
+    checkpoint = make_checkpoint("c", "sgma", {name: ["x"] for name in names}, config=small, tile=[side, side])
+    card, found = read_card(checkpoint), {}
+    card.training = {"settings": {"radiometry": protocol.DATASETS[dataset].radiometry}}
+    for name in ("uniform", "latent-default", "latent-paper"):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(data.config_text(protocol.written_config(Cell("sgma", dataset, name, 0))))
+        job = FinetuneJob(checkpoint, config=str(path), **protocol.STRATEGIES[name])
+        found[name] = read_settings(job, card)
+    uniform, *others = found.values()
+    # Of the schedule `step` alone.
+    unused = {"decay_epochs": 1, "decay_factor": 1}
+    for other in others:
+        assert {**other.recipe.to_dict(), **unused} == {**uniform.recipe.to_dict(), **unused}
+        assert other.recipe.changes == uniform.recipe.changes != {}
+        assert other.guidance.samples == 48
+    assert found["latent-paper"].guidance.descriptor == "distortion"
 
 
 def test_tables_show_means_spreads_and_wins():

@@ -91,6 +91,22 @@ BASE_LR = 2e-3
 TUNE_LR = 1e-3
 
 
+# How every other fine-tuning learns: the defaults of the product and of the architectures compared.
+_OTHERS = {
+    "optimizer": "adamw",
+    "weight_decay": 5e-2,
+    "clip": 1.0,
+    "schedule": "poly",
+    "warmup_epochs": 1,
+    "average": 0.99,
+    "balance": 0.5,
+    "scale": [0.8, 1.25],
+    "class_weights": "sqrt",
+    "keep": "best",
+}
+_SAMPLED = {"samples": 48}
+
+
 class Cell(NamedTuple):
     """One fine-tuning of the comparison."""
 
@@ -171,6 +187,19 @@ def tune_config(dataset: str) -> dict[str, dict[str, Any]]:
         "patience": TUNE_EPOCHS,
     }
     return {"training": training}
+
+
+def written_config(cell: Cell) -> dict[str, dict[str, Any]]:
+    """Return the configuration file of a fine-tuning, by which strategies differ in the scenarios that they draw alone.
+
+    The product's `latent` with `paper` is the published fine-tuning as a whole, so what else belongs to that is set as
+    it is for the others. What stays the same is no part of the digest.
+    """
+    config = tune_config(cell.dataset)
+    if cell.strategy == "latent-paper":
+        data = DATASETS[cell.dataset]
+        config = {"training": {**_OTHERS, "radiometry": data.radiometry, **config["training"]}, "latent": _SAMPLED}
+    return config
 
 
 def digest(cell: Cell) -> str:

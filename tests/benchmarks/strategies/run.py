@@ -78,7 +78,7 @@ class Bench:
         """
         base, manifests = self.base(cell.architecture, cell.dataset), self._prepare(cell.dataset)
         output = self.work / f"{cell.architecture}-{cell.dataset}-{cell.strategy}-{cell.seed}.safetensors"
-        config = self._write(f"{cell.dataset}-tune-config.toml", protocol.tune_config(cell.dataset))
+        config = self._write(f"{cell.dataset}-{cell.strategy}-config.toml", protocol.written_config(cell))
         tuned = self._run(
             FinetuneJob(
                 checkpoint=str(base),

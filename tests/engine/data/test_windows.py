@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lacuna.engine.checkpoint.card import Modality
-from lacuna.engine.data.windows import collect_batches
+from lacuna.engine.data.windows import collect_batches, every_batch, grid_places
 from lacuna.engine.events import silent
 from lacuna.engine.jobs import SourceSpec
 from lacuna.engine.raster.scene import Scene
@@ -71,3 +71,28 @@ def test_only_windows_that_have_all_modalities_count(scene):
 def test_a_scene_smaller_than_a_window_is_one_window(scene):
     found = collect([scene("s", a=ramp(14), b=ramp(14))])
     assert len(found) == 1 and found[0]["a"].shape == (1, 1, 16, 16)
+
+
+def test_all_windows_cover_every_pixel_and_come_batch_by_batch(scene):
+    values, other = ramp(40), ramp(40) + 1600
+    read, scenes = [], [scene("s", a=values, b=values), scene("t", a=other, b=other), scene("u", a=ramp())]
+    for item in scenes:
+        item.read = lambda *place, given=item.read: (read.append(place), given(*place))[1]
+    batches = every_batch(scenes, MODALITIES, ("a", "b"), 16, 4, silent())
+    seen = [next(batches)["b"]]
+    assert len(read) == 4
+    seen += [images["b"] for images in batches]
+    assert [len(images) for images in seen] == [4, 4, 4, 4, 2]
+    assert {float(value) for images in seen for value in images.flatten()} == set(map(float, range(3200)))
+
+
+def test_of_all_windows_those_without_a_modality_are_left_out(scene):
+    half = ramp()
+    half[:, 30:] = np.nan
+    found = list(every_batch([scene("s", a=ramp(), b=half)], MODALITIES, ("a", "b"), 16, 100, silent()))
+    assert [len(images["a"]) for images in found] == [8]
+
+
+def test_a_grid_lies_within_the_area_or_around_a_smaller_one():
+    assert grid_places(32, 20, 16) == [(0, 0), (0, 4), (16, 0), (16, 4)]
+    assert grid_places(10, 16, 16) == [(-3, 0)]

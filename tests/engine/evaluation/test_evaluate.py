@@ -64,6 +64,20 @@ def test_all_combinations_in_order_with_what_follows_from_their_matrices(checkpo
     assert progress[-1]["done"] == progress[-1]["total"] > 1
 
 
+def test_the_soft_jaccard_index_is_that_of_the_probabilities_tile_by_tile(checkpoint, scene, arrays, run_evaluate):
+    """The identity is certain of its class, so that in a single tile the overlaps are those of its map."""
+    sources = {"a": scene["a"]}
+    whole, said = run_evaluate(checkpoint, sources, scene["labels"], tile=[64, 96], soft_jaccard=True)
+    wanted = confusion(arrays["labels"], arrays["a"]).miou_of_known()
+    found = whole["cases"][0]["soft_jaccard"]
+    assert found["mean"] == pytest.approx(wanted, abs=1e-5) and (found["std"], found["tiles"]) == (0.0, 1)
+    assert any("soft Jaccard" in event.get("text", "") for event in said)
+    tiled, _ = run_evaluate(checkpoint, sources, scene["labels"], tile=[32, 32], overlap=0, soft_jaccard=True)
+    assert tiled["cases"][0]["soft_jaccard"]["tiles"] == 6 and tiled["cases"][0]["soft_jaccard"]["std"] > 0
+    plain, _ = run_evaluate(checkpoint, sources, scene["labels"])
+    assert "soft_jaccard" not in plain["cases"][0]
+
+
 def test_the_card_s_temperature_calibrates_each_scenario(make_checkpoint, scene, arrays, run_evaluate):
     warm = make_checkpoint(
         modalities={"a": ["index"], "b": ["index"]},

@@ -92,6 +92,18 @@ def test_a_latent_that_is_not_finite_is_told():
     assert caught.value.code == "bad-latent"
 
 
+def test_batches_may_come_as_a_stream_and_one_sample_may_be_enough():
+    data, weights = batches(), {"a": 1.0, "b": 2.0, "c": -0.5}
+    listed = measure_distortions(Sum(weights), data, ORDER, CPU, silent(), relative=True)
+    streamed = measure_distortions(Sum(weights), iter(data), ORDER, CPU, silent(), relative=True)
+    assert np.array_equal(listed.mean, streamed.mean) and np.array_equal(listed.shift, streamed.shift)
+    single = batches(1, (1, 4, 4))
+    with pytest.raises(LacunaError) as caught:
+        measure_distortions(Sum(weights), single, ORDER, CPU, silent(), relative=True)
+    assert caught.value.code == "no-full-scene" and "a, b, c" in caught.value.text
+    assert measure_distortions(Sum(weights), single, ORDER, CPU, silent(), relative=True, least=1).samples == 1
+
+
 def test_too_many_scenarios_are_refused_before_any_is_measured():
     names = [f"m{index}" for index in range(11)]
     with pytest.raises(LacunaError) as caught:

@@ -24,6 +24,8 @@ from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.store import load, sha256
 from lacuna.engine.errors import CancelledError, LacunaError, UsageError
 from lacuna.engine.events import Reporter
+from lacuna.engine.finetuning import network, strategy
+from lacuna.engine.finetuning.distortion import measure_distortions
 from lacuna.engine.finetuning.finetune_settings import read_settings
 from lacuna.engine.finetuning.lora import apply_adapters
 from lacuna.engine.jobs import FinetuneJob, SegmentJob, SourceSpec
@@ -261,6 +263,27 @@ def test_accumulation_takes_the_mean_of_several_batches(tune):
     split = tune(epochs=1, config=one.replace("batch = 4", "batch = 4\naccumulation = 2"), strategy="full")
     assert split["plan"]["steps"] == first["plan"]["steps"] == 1
     assert split["history"][0]["loss"] == pytest.approx(first["history"][0]["loss"], rel=0.1)
+
+
+def test_the_published_latents_are_of_all_training_tiles_and_of_these_alone(tune, monkeypatch):
+    seen = {}
+
+    def measure(model, batches, *arguments, **options):
+        seen[preset] = [images["optical"] for images in batches]
+        return measure_distortions(model, [], *arguments, **options)
+
+    monkeypatch.setattr(strategy, "measure_distortions", measure)
+    for preset in ("default", "paper"):
+        with pytest.raises(LacunaError) as caught:
+            tune(strategy="latent", latent_preset=preset, plan_only=True)
+        assert caught.value.code == "no-full-scene"
+    assert sum(map(len, seen["default"])) == 48
+    # 96 pixels in crops of 32, all of which hold training pixels.
+    tiles = torch.cat(seen["paper"])
+    assert len(tiles) == 9 and max(map(len, seen["paper"])) <= 8
+    whole = (torch.from_numpy(arrays()["optical"]) - 300) / 80
+    assert torch.allclose(tiles[0], whole[:, :32, :32], atol=1e-4)
+    assert torch.allclose(tiles[-1], whole[:, 64:, 64:], atol=1e-4)
 
 
 def test_classes_are_added_merged_and_dropped(tune, world, write_raster, heard):
@@ -536,6 +559,37 @@ def test_changes_of_values_are_those_of_the_parent(make, make_checkpoint):
         card = read_card(job.checkpoint)
         card.training = broken
         assert read_settings(job, card).recipe.changes == {}
+
+
+def test_heads_with_added_classes_are_what_is_new(make, world, write_raster, heard, monkeypatch):
+    values = arrays()["labels"]
+    values[:40, :40] = 9
+    seen = []
+    choose = network.choose_trainable
+
+    def chosen(model, *arguments):
+        seen.append(model)
+        choose(model, *arguments)
+
+    monkeypatch.setattr(network, "choose_trainable", chosen)
+    job = make(labels=write_raster("more.tif", values), class_map={"9": "reed"}, plan_only=True)
+    run(job, heard[0])
+    run(make(plan_only=True), heard[0])
+    added, same_classes = seen
+    tensors = added.class_tensors().names(4)
+    assert added.new_parameters == {name for name, _ in added.named_parameters() if name in tensors} != set()
+    assert same_classes.new_parameters == set()
+
+
+def test_the_last_epoch_may_be_kept_and_the_card_says_so(tune):
+    """A training that learns nothing has its best epoch at the beginning."""
+    result = tune(epochs=3, config=CONFIG.replace("lr = 0.01", 'lr = 1e-12\nkeep = "last"'))
+    history = result["history"]
+    assert history[0]["miou"] == history[2]["miou"]
+    assert result["best_epoch"] == result["epochs"] == 3 and result["stopped"] == "done"
+    card = read_card(result["checkpoint"])
+    assert card.training["validation_miou"] == history[2]["miou"]
+    assert card.scores_on.endswith("which chose no epoch, as the last was kept")
 
 
 @pytest.mark.parametrize("name", ["labels", "optical"])

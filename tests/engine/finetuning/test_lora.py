@@ -18,6 +18,7 @@ from lacuna.engine.finetuning.lora import (
     adapters,
     add_lora,
     apply_adapters,
+    lora_settings,
     merge_lora,
     save_adapters,
 )
@@ -214,3 +215,42 @@ def test_half_precision_does_not_reach_the_update():
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(layer.weight, wanted)
             assert F.linear(torch.ones(1, 32), layer.weight).dtype == torch.bfloat16
+
+
+CBC = {"encoder_options": {"width": 8, "depth": 1}, "token_width": 64, "latent_width": 32}
+
+
+@pytest.mark.parametrize("name", ["cbc", "cbc_slp"])
+def test_published_adapters_of_cbc_lie_in_the_joint_attention_and_the_early_fusions(name):
+    torch.manual_seed(0)
+    model = registry.build(name, CBC, MODALITIES, 4)
+    config = lora_settings({"preset": "paper"}, type(model), "table lora")
+    assert (config.rank, config.alpha) == (4, 4)
+    choose_trainable(model, "lora", config, new_classes=False)
+    mixing = [f"fusions.{level}.0.parts" for level in range(4)] + ["joint.early.0.parts"]
+    wanted = {"joint.layer.qkv", "joint.layer.out"} | {f"{place}.m_{key}" for place in mixing for key in MODALITIES}
+    assert set(adapters(model)) == wanted
+    assert count_trained(model)["trained"] == count_trained(model)["lora"] > 0
+    assert {adapter.scale for adapter in adapters(model).values()} == {1.0}
+
+
+def test_published_adapters_of_cmx_lie_everywhere_but_in_the_decoder():
+    model = registry.build("cmx", {"encoder_options": {"width": 16, "depth": 1}}, MODALITIES, 4)
+    names = add_lora(model, lora_settings({"preset": "paper"}, type(model), "table lora"))
+    everywhere = registry.build("cmx", {"encoder_options": {"width": 16, "depth": 1}}, MODALITIES, 4)
+    assert names == [name for name in add_lora(everywhere, LoraConfig(alpha=4.0)) if not name.startswith("head.")]
+    assert {name.split(".")[0] for name in names} == {"encoders", "rectifications", "fusions"}
+
+
+def test_settings_go_before_those_that_are_published():
+    kind = registry.architecture("cbc")
+    config = lora_settings({"preset": "paper", "rank": 2, "layers": ["fusions.*"]}, kind, "table lora")
+    assert config == LoraConfig(2, 2, ["fusions.*"], False, "paper")
+    assert lora_settings({}, kind, "table lora") == LoraConfig()
+
+
+@pytest.mark.parametrize("name", ["sgma", "dis2"])
+def test_where_no_adapters_are_published_that_is_said(name):
+    with pytest.raises(LacunaError, match=f"architecture {name}") as caught:
+        lora_settings({"preset": "paper"}, registry.architecture(name), "table lora of x.toml")
+    assert caught.value.code == "bad-config" and "x.toml" in caught.value.text and "layers" in caught.value.hint

@@ -123,3 +123,17 @@ def test_rasters_or_a_manifest_but_not_both_nor_none():
     for values in ({}, {"modalities": {"a": SourceSpec("a")}, "manifest": "m"}):
         with pytest.raises(UsageError):
             ScenariosJob("c", **values).check()
+
+
+@pytest.mark.parametrize(("preset", "windows"), [("default", 48), ("paper", 9 * 8)])
+def test_the_published_method_measures_all_of_the_ground(make_checkpoint, write_raster, said, preset, windows):
+    """In tiles of the card's size; the default takes at most 48 of them."""
+    modalities = {"optical": ["red", "nir"], "height": ["height"]}
+    checkpoint = make_checkpoint(architecture="sgma", config=CONFIG, modalities=modalities, classes=3, tile=[32, 32])
+    rng = np.random.default_rng(0)
+    sources = {
+        name: SourceSpec(write_raster(f"{name}.tif", rng.normal(0, 1, (len(bands), 260, 240)).astype(np.float32)))
+        for name, bands in modalities.items()
+    }
+    run(ScenariosJob(checkpoint, sources, device="cpu", preset=preset), Reporter(said.append))
+    assert any(f"({windows} windows)" in event.get("text", "") for event in said)

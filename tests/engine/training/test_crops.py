@@ -10,7 +10,7 @@ from lacuna.engine.data.labelled_scenes import close_scenes, divide_scenes, open
 from lacuna.engine.data.measure import measure_modalities
 from lacuna.engine.data.splits import TRAIN
 from lacuna.engine.training.augment import Geometry
-from lacuna.engine.training.crops import Crop, Cutter, Sampler, chunks, collate
+from lacuna.engine.training.crops import Crop, Cutter, Sampler, chunks, collate, regular_crops
 from lacuna.engine.training.strategies import Strategy, named_strategy, supported
 
 SIDE = 24
@@ -68,6 +68,18 @@ def test_only_training_pixels_teach(two_scenes, opened):
             window = slice(row, row + SIDE), slice(8, 8 + SIDE)
             wanted = np.where(scene.region[window] == TRAIN, scene.labels[window], -1)
             assert (target == wanted).all()
+
+
+def test_regular_crops_hold_every_training_pixel_as_it_is(two_scenes, opened):
+    scenes, modalities = opened(two_scenes)
+    scenes[1].region[:24] = TRAIN + 1
+    crops = regular_crops(scenes, SIDE)
+    assert {(crop.scene, crop.row, crop.column) for crop in crops} == {
+        (0, 0, 0), (0, 0, 24), (0, 24, 0), (0, 24, 24), (1, 24, 0), (1, 24, 24)
+    }  # fmt: skip
+    assert {crop.geometry for crop in crops} == {Geometry(SIDE)}
+    cut = cutter(scenes, modalities)
+    assert sum((cut(crop).target >= 0).sum() for crop in crops) == sum(scene.counts(TRAIN, 3).sum() for scene in scenes)
 
 
 def test_an_extent_hides_all_beyond_it(world, opened):
