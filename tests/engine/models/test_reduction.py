@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Coarse modalities reduced before their encoder: exact means, nothing shifted, the same in every tile, in every method.
+"""Coarse modalities reduced before their encoder: exact means, nothing shifted, the same in every tile and method.
 
 All networks are those of `test_architectures`. In float64, where kernels of different sizes agree.
 """
