@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import LacunaError
 from .class_tensors import ClassTensors, compare_builds
+from .reduction import check_factors, reduce_image
 
 IGNORE = -1
 
@@ -79,7 +80,8 @@ class SegmentationModel(nn.Module, ABC):
 
     Images of modalities that are absent are left out of the mapping: they reach no layer. The images may each be on a
     grid of their own, as long as all show the same extent; the result is on the reference grid. Sizes are free:
-    padding to the stride of the network, and its removal, happen inside.
+    padding to the stride of the network, and its removal, happen inside. Of modalities that the setting `reduce` names,
+    encoders see the mean over blocks of so many by so many pixels of the reference grid (`reduction`).
 
     Args:
         modalities: number of channels of each modality by name, in the card's order.
@@ -87,7 +89,9 @@ class SegmentationModel(nn.Module, ABC):
         config: the architecture's own settings.
 
     Attributes:
-        output_stride: stride of the coarsest features; origins of tiles are multiples of it.
+        factors: how many times modalities are reduced before their encoder, by name; those that are not are left out.
+        coarsest: the largest of these factors, or 1.
+        output_stride: stride of the coarsest features, on the reference grid; origins of tiles are multiples of it.
         margin: pixels at the border of a tile that lack context and should lie in the overlap.
         native_size: rows and columns of the images that it is made for, or None where any will do as well.
         import_note: what the card of imported weights has to say of them.
@@ -117,6 +121,9 @@ class SegmentationModel(nn.Module, ABC):
         self.modalities = dict(modalities)
         self.classes = classes
         self.model_config = config
+        subject = f"architecture {self.architecture}"
+        self.factors = check_factors(getattr(config, "reduce", {}), self.modalities, subject)
+        self.coarsest = max(self.factors.values(), default=1)
         self.epoch: int | None = None
 
     @abstractmethod
@@ -247,6 +254,21 @@ class SegmentationModel(nn.Module, ABC):
                     f"Expected ({wanted[0]}, {wanted[1]}, height, width).",
                 )
         return [name for name in self.modalities if name in images]
+
+    def encoder_input(self, image: Tensor, name: str, size: tuple[int, int]) -> tuple[Tensor, tuple[float, float]]:
+        """Return the `image` (B, C, h, w) of modality `name` as its encoder sees it, and its extent in its own pixels.
+
+        Args:
+            image: as it was given.
+            name: of the modality.
+            size: (H, W) of the reference grid, showing the same extent.
+
+        Returns:
+            The image reduced as `reduction.reduce_image` does, or as it is, with its size as extent.
+        """
+        if name in self.factors:
+            return reduce_image(image, self.factors[name], size)
+        return image, (image.shape[-2], image.shape[-1])
 
 
 def reference_size(images: Mapping[str, Tensor], size: tuple[int, int] | None) -> tuple[int, int]:

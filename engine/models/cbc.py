@@ -57,6 +57,7 @@ class CbcConfig:
         dropout: share of attention weights and token channels left out in training.
         norm: `channel`: over the channels of a pixel. `instance`: over the tile, as published.
         draw_scenarios: whether training draws a scenario for each image; to be false where the caller draws them.
+        reduce: how many times modalities are reduced before their encoder, by name (`SegmentationModel.factors`).
     """
 
     encoder: str = "resnet_small"
@@ -69,6 +70,7 @@ class CbcConfig:
     dropout: float = 0.1
     norm: NormKind = "channel"
     draw_scenarios: bool = True
+    reduce: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.level_widths) != SKIPS + 1 or min(self.level_widths) < 1:
@@ -236,9 +238,15 @@ class ModalityBranch(nn.Module):
         self.positions = _positions(config)
         self.within = TransformerLayer(config.token_width, config.heads, config.dropout)
 
-    def forward(self, image: Tensor, size: tuple[int, int], grid: TokenGrid) -> Levels:
-        """Return the levels of `image` (B, C, ., .) on the reference grid of `size` and on the tokens of `grid`."""
-        own = (image.shape[-2], image.shape[-1])
+    def forward(self, image: Tensor, own: tuple[float, float], size: tuple[int, int], grid: TokenGrid) -> Levels:
+        """Return the levels of `image` on the reference grid of `size` and on the tokens of `grid`.
+
+        Args:
+            image: (B, C, h, w), on a grid of its own.
+            own: its extent in its own pixels.
+            size: (H, W) of the reference grid.
+            grid: the tokens.
+        """
         cell = [grid.cell[axis] * own[axis] / size[axis] for axis in (0, 1)]
         maps = self.encoder.levels(pad_to_multiple(image, self.strides[-1]))
         levels = [adapt(crop_cells(x, own, stride)) for adapt, x, stride in zip(self.adapt, maps, self.strides)]
@@ -357,7 +365,7 @@ class Cbc(SegmentationModel):
         )
         self.classify = nn.Conv2d(widths[0], classes, 1)
         self.strides = self.branches[module_key(names[0])].strides
-        self.output_stride = self.strides[-1]
+        self.output_stride = self.strides[-1] * self.coarsest
         self.margin = 2 * self.output_stride
 
     def _make_start(self, names: Sequence[str], width: int) -> nn.Module:
@@ -384,13 +392,14 @@ class Cbc(SegmentationModel):
         """Return the tokens of an image of `size` (H, W)."""
         fixed = self.model_config.token_grid
         if fixed is None:
-            stride = self.output_stride
+            stride = self.strides[-1]
             return TokenGrid((-(-size[0] // stride), -(-size[1] // stride)), (float(stride), float(stride)))
         return TokenGrid((fixed, fixed), (size[0] / fixed, size[1] / fixed))
 
     def encode(self, image: Tensor, name: str, size: tuple[int, int]) -> Levels:
         """Return the levels of `image` (B, C, ., .) of modality `name`, on the reference grid of `size`."""
-        return self.branches[module_key(name)](image, size, self.token_grid(size))
+        image, own = self.encoder_input(image, name, size)
+        return self.branches[module_key(name)](image, own, size, self.token_grid(size))
 
     def join(self, levels: Mapping[str, Levels]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the joint latent (B, D, h, w), and for each modality present what it gathered (B, C, h, w)."""

@@ -15,6 +15,8 @@ those present in a scenario work together by this rule, which for two is the pub
 
 The result does not depend on the order of the modalities. Cost: one encoder run for each modality present, on the
 reference grid, since maps must match after every stage; parameters of one encoder for each modality of the checkpoint.
+The encoder of a reduced modality (`reduce`) runs on its own grid: its maps are enlarged to meet the others, and what it
+receives of them is brought back.
 
 Shapes: B images, C channels and P = h * w positions at one scale, H heads of d channels.
 """
@@ -37,7 +39,7 @@ from .encoders import build_encoder
 from .encoders.base import Encoder, StemMode
 from .encoders.pvt_v2 import PvtV2
 from .encoders.weights import load_published
-from .grids import crop_cells, pad_to_least, pad_to_multiple, to_reference
+from .grids import crop_cells, pad_to_least, pad_to_multiple, resample_features, to_reference
 from .heads import MLPHead
 from .layers import ChannelNorm, DropPath, at_least_single, module_key
 from .objective import cross_entropy
@@ -67,6 +69,7 @@ class CmxConfig:
             the same probability; `full`, all, as published. Outside training always all.
         published_drop_path: whether one rate of stochastic depth holds in the whole second stage, as in the published
             code: that of its first block in the first stream, that of its second block in the others.
+        reduce: how many times modalities are reduced before their encoder, by name (`SegmentationModel.factors`).
     """
 
     encoder: str = "resnet_small"
@@ -80,6 +83,7 @@ class CmxConfig:
     pad: bool = True
     scenarios: Literal["uniform", "full"] = "uniform"
     published_drop_path: bool = False
+    reduce: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.head_width < 1:
@@ -251,7 +255,8 @@ class Cmx(SegmentationModel):
         self.head = MLPHead(widths, strides, config.head_width, classes, config.head_dropout, head_norm, stretch=True)
         for layer in (self.head.merge, self.head.classify):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        self.output_stride = strides[-1]
+        self.strides = strides
+        self.output_stride = strides[-1] * self.coarsest
         self.margin = 2 * self.output_stride
 
     def forward(self, images: Maps, size: tuple[int, int] | None = None) -> Tensor:
@@ -262,7 +267,7 @@ class Cmx(SegmentationModel):
     def latent(self, images: Maps, size: tuple[int, int] | None = None) -> Tensor:
         """Return the fused map of the coarsest scale, (B, C_4, H / s_4, W / s_4)."""
         names, size = self.present(images), reference_size(images, size)
-        return crop_cells(self.fused(images, names, size)[-1], size, self.output_stride)
+        return crop_cells(self.fused(images, names, size)[-1], size, self.strides[-1])
 
     def fused(self, images: Maps, names: Iterable[str], size: tuple[int, int]) -> list[Tensor]:
         """Return the four fused maps (B, C_i, h_i, w_i) of modalities `names`, on the padded reference grid.
@@ -270,25 +275,56 @@ class Cmx(SegmentationModel):
         The rectified maps go on to the next stage of their encoders; the fused ones only to the head.
         """
         streams = {module_key(name): name for name in names}
-        maps = {key: self.encoders[key].enter(self.prepare(images[name], size), name) for key, name in streams.items()}
+        entered = {key: self.prepare(images[name], name, size) for key, name in streams.items()}
+        maps = {key: self.encoders[key].enter(image, streams[key]) for key, image in entered.items()}
         fused = []
         for index, (rectify, fuse) in enumerate(zip(self.rectifications, self.fusions)):
-            maps = rectify({key: self.encoders[key].stage(index, maps[key], name) for key, name in streams.items()})
-            fused.append(fuse(maps))
+            own = {key: self.encoders[key].stage(index, maps[key], name) for key, name in streams.items()}
+            met = {key: self._enlarged(x, streams[key], size, index) for key, x in own.items()}
+            rectified = rectify(met)
+            fused.append(fuse(rectified))
+            maps = {
+                key: self._received(own[key], met[key], x, self.factors[name]) if name in self.factors else x
+                for (key, x), name in zip(rectified.items(), streams.values())
+            }
         return fused
 
-    def prepare(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return `image` (B, C, h, w) on the reference grid of `size`, padded as far as the encoder needs."""
-        image = to_reference(image, (image.shape[-2], image.shape[-1]), size, 1)
+    def _enlarged(self, x: Tensor, name: str, size: tuple[int, int], index: int) -> Tensor:
+        """Return map `index` of a modality on the padded reference grid, where those of all streams meet."""
+        if name not in self.factors:
+            return x
+        rows, columns = self._padded(size)
+        stride, ratio = self.strides[index], 1 / self.factors[name]
+        return resample_features(x, (-(-rows // stride), -(-columns // stride)), (ratio, ratio))
+
+    @staticmethod
+    def _received(own: Tensor, met: Tensor, rectified: Tensor, factor: int) -> Tensor:
+        """Return a reduced stream's `own` map with what it received on the reference grid; alone it stays as it is."""
+        if rectified is met:
+            return own
+        return own + resample_features(rectified - met, (own.shape[-2], own.shape[-1]), (float(factor), float(factor)))
+
+    def prepare(self, image: Tensor, name: str, size: tuple[int, int]) -> Tensor:
+        """Return the image (B, C, h, w) of modality `name` on the reference grid of `size`, or on that reduced.
+
+        It is padded as far as the encoder needs.
+        """
+        image, own = self.encoder_input(image, name, size)
+        if name not in self.factors:
+            image = to_reference(image, own, size, 1)
         if self.model_config.pad:
-            return pad_to_multiple(image, self.output_stride)
-        return pad_to_least(image, self.output_stride)
+            return pad_to_multiple(image, self.strides[-1])
+        return pad_to_least(image, self.strides[-1])
+
+    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width of the padded reference grid."""
+        stride = self.strides[-1]
+        rows, columns = (side + -side % stride if self.model_config.pad else max(side, stride) for side in size)
+        return rows, columns
 
     def decode(self, fused: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Return logits (B, K, H, W) from the fused maps of the padded reference grid."""
-        stride = self.output_stride
-        padded = [side + -side % stride if self.model_config.pad else max(side, stride) for side in size]
-        logits = F.interpolate(self.head(fused), size=padded, mode="bilinear", align_corners=False)
+        logits = F.interpolate(self.head(fused), size=self._padded(size), mode="bilinear", align_corners=False)
         return logits[..., : size[0], : size[1]]
 
     def losses(

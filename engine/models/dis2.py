@@ -12,7 +12,7 @@ Shapes: B images, M modalities, K classes, C_l channels at stride 2^l, D = C_4.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from .containers import M, ModuleDictOf, summed
 from .dis2_layers import STRIDE, AuxiliaryDecoder, NormKind, PoolBank, StridedEncoder, level_widths
 from .dis2_published import convert
 from .distillation import FEATURE_EPS, SegmentationLoss, divergence, feature_distance, logit_distance, unit
-from .grids import pad_to_multiple, to_reference
+from .grids import pad_to_multiple, resample_features, to_reference
 from .hybrid_fusion import Fused, FusionOptions, HybridFusion, grid_of
 from .layers import module_key
 from .registry import register
@@ -68,6 +68,7 @@ class Dis2Config:
         dropout: in the attention layers, in training.
         distillation_weight: weight of L_KD (lambda).
         temperature: of the logits in L_KD.
+        reduce: how many times modalities are reduced before their encoders, by name (`SegmentationModel.factors`).
     """
 
     norm: NormKind = "pixel"
@@ -90,6 +91,7 @@ class Dis2Config:
     dropout: float = 0.1
     distillation_weight: float = 5.0
     temperature: float = 2.0
+    reduce: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -187,8 +189,8 @@ class Dis2(SegmentationModel):
         self.branches = ModuleDictOf({key: Branch(config, count, classes, key == STUDENT) for key in (FULL, *keys)})
         self.pools_student = nn.ModuleDict({key: PoolBank(*pools) for key in keys})
         self.pools_teacher = PoolBank(*pools) if config.teacher_pool == "own" and count > 1 else None
-        self.output_stride = STRIDE
-        self.margin = 2 * STRIDE
+        self.output_stride = STRIDE * self.coarsest
+        self.margin = 2 * self.output_stride
         self.native_size = (config.image_size[0], config.image_size[1]) if config.image_size else None
 
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
@@ -209,25 +211,55 @@ class Dis2(SegmentationModel):
 
     def _fuse(self, images: Mapping[str, Tensor], names: Sequence[str], size: tuple[int, int]) -> Fused:
         """Return what the branch of scenario `names` fuses from `images`."""
-        prepared = _prepared(images, size)
-        slots, _ = self._slots(prepared, self.encode(prepared, names), names)
+        prepared = self._prepared(images, size)
+        slots, _ = self._slots(prepared, self.encode(prepared, names, size), names, size)
         return self.branches[self.branch_key(names)].fuse(slots, self._missing(names))
 
     def _unimodal(self, features: Mapping[str, list[Tensor]], size: tuple[int, int]) -> dict[str, Tensor]:
         decoded = {name: self.auxiliary[module_key(name)](maps) for name, maps in features.items()}
         return {name: logits[..., : size[0], : size[1]] for name, logits in decoded.items()}
 
-    def encode(self, images: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, list[Tensor]]:
-        """Return the four maps of each of the modalities `names`; sides of `images` are multiples of 16."""
-        return {name: self.encoders[module_key(name)](images[name]) for name in names}
+    def encode(
+        self, images: Mapping[str, Tensor], names: Sequence[str], size: tuple[int, int]
+    ) -> dict[str, list[Tensor]]:
+        """Return the four maps of each of the modalities `names` on the reference grid of `size`, padded.
+
+        Sides of `images` are multiples of 16; those of reduced modalities are on their own grid.
+        """
+        return {name: self._maps(self.encoders, images[name], name, size) for name in names}
+
+    def _maps(
+        self, encoders: ModuleDictOf[StridedEncoder], image: Tensor, name: str, size: tuple[int, int]
+    ) -> list[Tensor]:
+        """Return the four maps that the encoder of modality `name` among `encoders` makes of its `image`."""
+        maps = encoders[module_key(name)](image)
+        if name not in self.factors:
+            return maps
+        ratio = 1 / self.factors[name]
+        padded = [side + -side % STRIDE for side in size]
+        counts = [(padded[0] // 2**level, padded[1] // 2**level) for level in range(1, len(maps) + 1)]
+        return [resample_features(x, count, (ratio, ratio)) for x, count in zip(maps, counts)]
+
+    def _prepared(self, images: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return `images` on the reference grid of `size`, or on that reduced, padded to multiples of 16."""
+        prepared = {}
+        for name, given in images.items():
+            image, own = self.encoder_input(given, name, size)
+            on_grid = image if name in self.factors else to_reference(image, own, size, 1)
+            prepared[name] = pad_to_multiple(on_grid, STRIDE)
+        return prepared
 
     def _slots(
-        self, images: Mapping[str, Tensor], features: Mapping[str, list[Tensor]], names: Sequence[str]
+        self,
+        images: Mapping[str, Tensor],
+        features: Mapping[str, list[Tensor]],
+        names: Sequence[str],
+        size: tuple[int, int],
     ) -> tuple[list[list[Tensor]], dict[str, list[Tensor]]]:
         """Return the maps of every slot where only `names` are present, and the compensatory maps of each of these."""
         if len(names) == len(self.modalities):
             return [features[name] for name in names], {}
-        made_up = {name: self.compensators[module_key(name)](images[name]) for name in names}
+        made_up = {name: self._maps(self.compensators, images[name], name, size) for name in names}
         mean = [summed(level) / len(names) for level in zip(*made_up.values())]
         lacking = [name for name in self.modalities if name not in names]
         adapted = {name: self.adapters[_slot_key(name)](mean) if self.adapters else mean for name in lacking}
@@ -286,18 +318,18 @@ class Dis2(SegmentationModel):
         labelled or not; a batch without any label counts for nothing. `total` is the sum of all, L_KD weighted.
         """
         names, size = self.present(images), (target.shape[-2], target.shape[-1])
-        config, prepared = self.model_config, _prepared(images, size)
+        config, prepared = self.model_config, self._prepared(images, size)
         loss = SegmentationLoss(
             target, self.classes, class_weights, config.probability_floor, config.class_mean, config.rarity
         )
-        features = self.encode(prepared, names)
+        features = self.encode(prepared, names, size)
         parts = {"unimodal": summed(loss(logits) for logits in self._unimodal(features, size).values())}
         teacher = student = None
         if len(names) == len(self.modalities):
             teacher = self._trained(FULL, [features[name] for name in names], (), size)
             parts |= _supervised(FULL, teacher[1], loss)
         if self._missing(available):
-            slots, made_up = self._slots(prepared, features, available)
+            slots, made_up = self._slots(prepared, features, available, size)
             student = self._trained(self.branch_key(available), slots, self._missing(available), size)
             parts |= _supervised(STUDENT, student[1], loss)
         total = summed(parts.values())
@@ -402,13 +434,6 @@ class Dis2(SegmentationModel):
                 accumulation=2,
             )
         return TrainingSettings(lr=1e-3, weight_decay=5e-2, epochs=60, warmup_epochs=3, batch=8, crop=96, clip=1.0)
-
-
-def _prepared(images: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-    """Return `images` on the reference grid of `size`, padded to multiples of 16."""
-    own = {name: (image.shape[-2], image.shape[-1]) for name, image in images.items()}
-    on_grid = {name: to_reference(image, own[name], size, 1) for name, image in images.items()}
-    return {name: pad_to_multiple(image, STRIDE) for name, image in on_grid.items()}
 
 
 def _supervised(name: str, decoded: Decoded, loss: SegmentationLoss) -> dict[str, Tensor]:

@@ -24,9 +24,9 @@ def pad_to_least(image: Tensor, least: int) -> Tensor:
     return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
 
 
-def crop_cells(features: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """Return the cells of `features` (B, C, ., .) of `stride` that cover some pixel of an image of `size` (h, w)."""
-    return features[..., : -(-size[0] // stride), : -(-size[1] // stride)]
+def crop_cells(features: Tensor, size: tuple[float, float], stride: int) -> Tensor:
+    """Return the cells of `features` (B, C, ., .) of `stride` that cover some part of an image of `size` (h, w)."""
+    return features[..., : int(-(-size[0] // stride)), : int(-(-size[1] // stride))]
 
 
 def enlarge(features: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
@@ -37,7 +37,7 @@ def enlarge(features: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
     return features[..., : size[0], : size[1]]
 
 
-def to_reference(features: Tensor, size: tuple[int, int], reference: tuple[int, int], stride: int) -> Tensor:
+def to_reference(features: Tensor, size: tuple[float, float], reference: tuple[int, int], stride: int) -> Tensor:
     """Return `features` of an image on its own grid as features of the same stride on the reference grid.
 
     Linear interpolation between the centres of cells; where the reference is the coarser, a triangle as wide as its
@@ -46,7 +46,7 @@ def to_reference(features: Tensor, size: tuple[int, int], reference: tuple[int, 
 
     Args:
         features: (B, C, ceil(h / stride), ceil(w / stride)).
-        size: (h, w) of the image they come from.
+        size: (h, w) of the image they come from; not whole where its last pixels stick out of the reference grid.
         reference: (H, W) of the reference grid, showing the same extent.
         stride: pixels a cell, on either grid.
 

@@ -68,6 +68,7 @@ class Joined(Made):
             raise bad_config("architecture joined", f"has weights for {strange[0]}, which is no scenario", known)
         self.network = build(config.network["name"], config.network["config"], modalities, classes)
         self.detail = Detail(modalities, classes, checked(DetailConfig, config.detail, "detail path"))
+        self.factors, self.coarsest = self.network.factors, self.network.coarsest
         self.output_stride = self.network.output_stride
         self.margin = max(self.network.margin, self.detail.margin)
         self.native_size = self.network.native_size

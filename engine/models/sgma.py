@@ -53,6 +53,7 @@ class SgmaConfig:
         sgf_dropout: probability that a training step fuses a random proper subset of two or more modalities instead
             of all. All and one alone are trained anyway, by the two branches; this adds every scenario in between,
             which else is met for the first time in use. The paper fuses all (0).
+        reduce: how many times modalities are reduced before the encoder, by name (`SegmentationModel.factors`).
     """
 
     encoder: str = "resnet_small"
@@ -65,6 +66,7 @@ class SgmaConfig:
     sgf_weight: float = 2.0
     mas_weight: float = 1.0
     sgf_dropout: float = 0.5
+    reduce: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("fusion_widths", "heads"):
@@ -236,7 +238,7 @@ class Sgma(SegmentationModel):
         )
         self.fusions = nn.ModuleList(SemanticFusion(width, classes, count) for width, count in zip(self.widths, heads))
         self.head = MLPHead(self.widths, self.strides, config.head_width, classes, config.head_dropout)
-        self.output_stride = self.strides[-1]
+        self.output_stride = self.strides[-1] * self.coarsest
         self.margin = 2 * self.output_stride
 
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
@@ -266,8 +268,8 @@ class Sgma(SegmentationModel):
 
     def _modality_tokens(self, image: Tensor, name: str, size: tuple[int, int]) -> list[Tensor]:
         """Return the tokens (B, P_i, C_i) of one modality; features are brought to the reference grid before MP."""
-        own = (image.shape[-2], image.shape[-1])
-        maps = self.encoder(pad_to_multiple(image, self.output_stride), name)
+        image, own = self.encoder_input(image, name, size)
+        maps = self.encoder(pad_to_multiple(image, self.strides[-1]), name)
         tokens = []
         for features, stride, projector in zip(maps, self.strides, self.projectors[module_key(name)]):
             features = to_reference(crop_cells(features, own, stride), own, size, stride)

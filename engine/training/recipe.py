@@ -116,7 +116,7 @@ class Recipe:
     Attributes:
         settings: optimiser, schedule, batch and crop.
         config: all else of the table `training`.
-        model: settings of the architecture.
+        model: settings of the architecture; `reduce` may be `auto` (`reduction_choice`).
         changes: radiometric changes by modality.
         sha256: of the configuration file, or "".
     """

@@ -27,7 +27,7 @@ from .strategies import Strategy
 from .validation import Evaluator
 
 _LEAST_BATCHES = 8
-_TILE = 256
+TILE = 256
 SIDES = {"training": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
@@ -122,9 +122,16 @@ class Session:
         return Evaluator(self.scenes, region, order, len(self.classes), tile, overlap, model.output_stride)
 
     def tile(self, model: SegmentationModel) -> tuple[int, int]:
-        """Return the side of tiles, a multiple of the stride, and the margin that fits into it."""
+        """Return the side of tiles, a multiple of the stride, and the margin that fits into it.
+
+        With a modality reduced the stride may be most of the side that is wanted: tiles then are two strides wide, as
+        those of one could not overlap.
+        """
         stride = model.output_stride
-        tile = -(-(self.recipe.config.tile or max(model.native_size or [_TILE])) // stride) * stride
+        wanted = self.recipe.config.tile or max(model.native_size or [TILE])
+        if model.coarsest > 1:
+            wanted = max(wanted, 2 * stride)
+        tile = -(-wanted // stride) * stride
         return tile, min(model.margin, tile // 4)
 
     def resolution(self) -> list[float] | None:

@@ -28,9 +28,10 @@ from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
 from .joining import REFITTED, join_detail, refit_detail
 from .recipe import Recipe, read_recipe
+from .reduction_choice import choose_reduction
 from .run import Run, calibration, chosen_by, now, scores_of, write_checkpoint
 from .samples import gather_samples
-from .session import Session
+from .session import TILE, Session
 from .state import Progress, part_path, remove_progress, training_fingerprint
 from .strategies import named_strategy
 from .validation import Tally
@@ -77,8 +78,9 @@ def _prepare(
     device: torch.device,
     reporter: Reporter,
 ) -> Session:
-    """Divide the opened scenes, measure their modalities and set how values are scaled."""
+    """Divide the opened scenes, choose what is reduced, measure modalities and set how values are scaled."""
     divide_scenes(opened, manifest, reporter)
+    recipe = choose_reduction(recipe, opened, recipe.config.tile or TILE, reporter)
     modalities = measure_modalities(opened, manifest.modalities, reporter)
     for scene in opened:
         scene.prepare(modalities)

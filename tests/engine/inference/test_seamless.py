@@ -252,3 +252,28 @@ def test_resume_needs_the_same_request(two_sources, run_segment, tmp_path, monke
     with pytest.raises(MemoryError):
         run_segment(*two_sources, **{**EVERYTHING, "overlap": 8})
     assert json.loads(ledger.read_text())["fingerprint"] != first
+
+
+@pytest.mark.slow
+def test_a_reduced_modality_gives_the_same_bits_and_its_own_scenario(write_raster, make_checkpoint, run_segment, read):
+    generator = np.random.default_rng(4)
+    optical = generator.normal(size=(3, 150, 150)).astype(np.float32)
+    height = generator.normal(size=(1, 38, 38)).repeat(4, 1).repeat(4, 2)[:, :150, :150].astype(np.float32)
+    height[:, :, 90:] = np.nan
+    config = {"encoder_options": {"stem_stride": 1, "width": 8, "depth": 1}, "head_width": 8, "reduce": {"height": 4}}
+    checkpoint = make_checkpoint(
+        architecture="sgma", config=config, modalities={"optical": ["r", "g", "b"], "height": ["h"]}, classes=5
+    )
+    assert read_card(checkpoint).stride == 32
+    sources = {"optical": write_raster("optical.tif", optical), "height": write_raster("height.tif", height)}
+    first, second = (
+        run_segment(checkpoint, sources, overwrite=True, **EVERYTHING, batch_size=size, reference="optical")
+        for size in (1, 7)
+    )
+    both = outputs(first, read)
+    assert outputs(second, read) == both
+    evidence, merged = read(second.result["evidence"])[0], read(second.result["probabilities"])
+    alone = run_segment(checkpoint, {"optical": sources["optical"]}, "alone.tif", **EVERYTHING, overwrite=True)
+    there = evidence == 1
+    assert there.any() and (evidence == 3).any()
+    np.testing.assert_array_equal(merged[:, there], read(alone.result["probabilities"])[:, there])

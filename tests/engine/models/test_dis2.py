@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from lacuna.engine.errors import LacunaError
 from lacuna.engine.models import registry
 from lacuna.engine.models.classwise import ClassAttention
-from lacuna.engine.models.dis2 import _prepared
 from lacuna.engine.models.dis2_layers import SampleNorm, mirrored
 from lacuna.engine.models.hybrid_fusion import AttentionLayer
 from lacuna.engine.models.layers import module_key
@@ -42,8 +41,9 @@ def target_for(images, classes=5):
 
 def run_branch(model, images, names):
     """Return what the branch of scenario `names` computes, scale predictions too."""
-    prepared = _prepared(images, next(iter(images.values())).shape[-2:])
-    slots, _ = model._slots(prepared, model.encode(prepared, names), names)
+    size = tuple(next(iter(images.values())).shape[-2:])
+    prepared = model._prepared(images, size)
+    slots, _ = model._slots(prepared, model.encode(prepared, names, size), names, size)
     branch, missing = model.branches[model.branch_key(names)], model._missing(names)
     fused = branch.fuse(slots, missing)
     return fused, branch.decode(fused, missing, with_scales=True)
@@ -74,7 +74,7 @@ def test_the_published_probabilities_are_reproduced(published):
         close(model(images).softmax(1), arrays, "prob_full")
         for case, names in SCENARIOS.items():
             close(model({name: images[name] for name in names}).softmax(1), arrays, f"prob_{case}")
-        for name, maps in model.encode(images, list(images)).items():
+        for name, maps in model.encode(images, list(images), (64, 64)).items():
             close(model.auxiliary[module_key(name)](maps).softmax(1), arrays, f"{name}_pred")
 
 
@@ -257,8 +257,8 @@ def test_a_slot_is_filled_by_the_mean_of_what_is_present():
     torch.nn.init.constant_(model.adapters["without_dsm"].shifts[1], 0.5)
     names = ["optical", "sar"]
     with torch.no_grad():
-        features = model.encode(images, names)
-        slots, made_up = model._slots(images, features, names)
+        features = model.encode(images, names, (32, 32))
+        slots, made_up = model._slots(images, features, names, (32, 32))
         mean = (model.compensators["m_optical"](images["optical"])[1] + made_up["sar"][1]) / 2
     assert slots[0] is features["optical"] and slots[1] is features["sar"]
     torch.testing.assert_close(slots[2][1], 3.0 * mean + 0.5)
