@@ -154,6 +154,8 @@ def _gentle_start(job: FinetuneJob, card: Card, table: Mapping[str, Any]) -> Tra
         new_lr_factor=1.0 if "lr" in table else 1 / share,
         epochs=EPOCHS,
         warmup_epochs=1,
+        # A training that ends early, by patience or by a click, has not waited for a fall of the rate.
+        schedule="flat",
     )
 
 
