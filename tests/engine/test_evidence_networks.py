@@ -188,7 +188,9 @@ def piece(name, first, side, more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["stacked_dropout", "averaged", "alone", "sgma_no_sgf", "dis2_no_dlkd", "dis2_no_hf"])
+@pytest.mark.parametrize(
+    "variant", ["stacked_dropout", "averaged", "alone", "sgma_no_sgf", "dis2_no_dlkd", "dis2_no_hf"]
+)
 def test_variants_are_trained_and_tested_in_every_scenario(land, variant, tmp_path):
     found = networks.measure(NetworkCell("unseen_433D", variant, 0), land, tmp_path, Reporter(lambda _: None), TINY)
     assert len(found.tested) == 7
