@@ -145,7 +145,8 @@ def _published_start(card: Card) -> TrainingSettings:
 def _gentle_start(job: FinetuneJob, card: Card, table: Mapping[str, Any]) -> TrainingSettings:
     """Return the settings of any other fine-tuning: a share of the checkpoint's rate, the whole of it for new parts.
 
-    A rate that the configuration file gives is that of everything.
+    A rate that the configuration file gives is that of everything. The schedule is one that a stop before the last
+    epoch does not spoil (`docs/finetune.md` has figures).
     """
     kind, share = architecture(card.architecture["name"]), RATES[job.method]
     return replace(
@@ -154,6 +155,7 @@ def _gentle_start(job: FinetuneJob, card: Card, table: Mapping[str, Any]) -> Tra
         new_lr_factor=1.0 if "lr" in table else 1 / share,
         epochs=EPOCHS,
         warmup_epochs=1,
+        schedule="flat",
     )
 
 
