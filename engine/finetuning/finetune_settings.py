@@ -145,7 +145,8 @@ def _published_start(card: Card) -> TrainingSettings:
 def _gentle_start(job: FinetuneJob, card: Card, table: Mapping[str, Any]) -> TrainingSettings:
     """Return the settings of any other fine-tuning: a share of the checkpoint's rate, the whole of it for new parts.
 
-    A rate that the configuration file gives is that of everything.
+    A rate that the configuration file gives is that of everything. The schedule is one that a stop before the last
+    epoch does not spoil (`docs/finetune.md` has figures).
     """
     kind, share = architecture(card.architecture["name"]), RATES[job.method]
     return replace(

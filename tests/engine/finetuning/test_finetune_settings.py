@@ -9,6 +9,7 @@ from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.finetuning.finetune_settings import read_settings
 from lacuna.engine.jobs import FinetuneJob
 from lacuna.engine.models.registry import architecture
+from lacuna.engine.training.loop import rate_factor
 
 BATCH = "[training]\nbatch = 2\n"
 PUBLISHED = {"strategy": "latent", "latent_preset": "paper"}
@@ -44,6 +45,14 @@ def test_a_rate_that_is_given_is_that_of_everything(read):
     found = read({}, "[training]\nlr = 0.02\n").recipe.settings
     assert (found.lr, found.new_lr_factor) == (0.02, 1.0)
     assert read({}, "[training]\nlr = 0.02\nnew_lr_factor = 3\n").recipe.settings.new_lr_factor == 3
+
+
+def test_the_rate_stays_so_that_a_stop_before_the_end_spoils_nothing(read):
+    short, long = (read({}, epochs=epochs).recipe for epochs in (9, 30))
+    for recipe in (short, long):
+        assert [rate_factor(recipe.settings, step, 16) for step in (16, 100, 143)] == [1.0, 1.0, 1.0]
+        assert recipe.config.average > 0
+    assert read({}, '[training]\nschedule = "poly"\n').recipe.settings.schedule == "poly"
 
 
 def test_a_second_fine_tuning_and_one_of_published_weights_know_the_first_rate(read):
