@@ -26,6 +26,7 @@ from lacuna.engine.inference.pipeline import segment
 from lacuna.engine.jobs import SegmentJob, SourceSpec, TrainJob
 from lacuna.engine.models import registry
 from lacuna.engine.models.base import SegmentationModel, TrainingSettings
+from lacuna.engine.training import detail_path
 from lacuna.engine.training.train import train
 
 # How long an example takes says something about the machine, not about the code.
@@ -34,6 +35,14 @@ settings.load_profile("lacuna")
 
 # Engines that tests start do not spin where a thread waits for another, which slows down whatever else runs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(autouse=True)
+def brief_detail(monkeypatch):
+    """A detail path is trained in few steps: most trainings here are about something else; its own tests take all."""
+    monkeypatch.setattr(detail_path, "STEPS", (60, 60))
+    monkeypatch.setattr(detail_path, "TAUGHT_STEPS", (60, 60))
+
 
 TRANSFORM = Affine(10, 0, 500000, 0, -10, 5500000)
 DATA = Path(__file__).parents[1] / "data"

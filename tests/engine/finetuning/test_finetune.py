@@ -31,7 +31,7 @@ from lacuna.engine.finetuning.lora import apply_adapters
 from lacuna.engine.jobs import FinetuneJob, SegmentJob, SourceSpec
 from lacuna.engine.run import run
 from lacuna.engine.runtime import outputs
-from lacuna.engine.training import state
+from lacuna.engine.training import detail_path, state
 from lacuna.engine.training.augment import Radiometry
 
 SMALL = {"encoder_options": {"width": 8, "depth": 1}, "head_width": 8, "head_dropout": 0.0}
@@ -758,7 +758,8 @@ def test_a_forest_that_is_there_is_not_replaced_unasked(make, heard, tmp_path):
     assert caught.value.code == "output-exists"
 
 
-def test_the_network_is_joined_with_a_detail_path(tune, heard, world, checkpoint, tmp_path):
+def test_the_network_is_joined_with_a_detail_path(tune, heard, world, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(detail_path, "STEPS", (600, 600))
     result = tune(epochs=1, detail=True, forest=True)
     card, model = load(result["checkpoint"])
     assert card.architecture["name"] == "joined" and model.network.architecture == "sgma"

@@ -12,11 +12,17 @@ import torch
 from lacuna.engine.checkpoint.card import scenarios
 from lacuna.engine.errors import CancelledError
 from lacuna.engine.models.window_features import count_features
+from lacuna.engine.training import detail_path
 from lacuna.engine.training.detail_path import train_detail
 from lacuna.engine.training.samples import WINDOWS, PixelSamples
 
 BANDS = {"optical": 2, "height": 1}
 ORDER = scenarios(list(BANDS))
+
+
+@pytest.fixture(autouse=True)
+def brief_detail():
+    """All steps, as in use."""
 
 
 def session(heard, seed=0):
@@ -58,10 +64,13 @@ def test_values_never_seen_count_as_the_nearest_that_were(heard):
     assert right(model, far, ["optical"]) > 0.9
 
 
-def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_draws(heard):
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_draws(heard, monkeypatch):
+    monkeypatch.setattr(detail_path, "STEPS", (50, 50))
+    monkeypatch.setattr(detail_path, "TAUGHT_STEPS", (50, 50))
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, second = (train_detail(session(heard), samples(600), ORDER).state_dict() for _ in range(2))
+    more = samples(200, 7)
+    first, second = (train_detail(session(heard), samples(600), ORDER, more).state_dict() for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = train_detail(session(heard, 1), samples(600), ORDER).state_dict()
@@ -102,6 +111,7 @@ def test_a_class_of_one_pixel_does_not_take_the_others(heard):
     assert right(model, found, ["height"]) > 0.8
 
 
+@pytest.mark.slow
 def test_unlabelled_pixels_teach_what_some_modalities_can_tell(heard):
     """Which of its values tells what, twenty labels do not show for height, but many pixels without a label do."""
 
