@@ -18,7 +18,8 @@ from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.ui.evaluate_page import EvaluatePage
 from lacuna.ui.segment_page import SegmentPage
 
-LONG = 120_000
+# Ends what hangs; an engine beside other work may take minutes.
+LONG = 900_000
 SCENARIOS = [
     "optical", "radar", "elevation", "optical + radar", "optical + elevation", "radar + elevation",
     "optical + radar + elevation",

@@ -36,7 +36,8 @@ from lacuna.ui.dock import LacunaDock
 from lacuna.ui.finetune_page import FinetunePage
 from lacuna.ui.finetune_state import Doing
 
-LONG = 120_000
+# Ends what hangs; an engine beside other work may take minutes.
+LONG = 900_000
 LEFT, RIGHT = Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton
 # Rows and columns of the sample scene at which squares of SIDE pixels have one land cover in its reference labels.
 SQUARES = {
