@@ -17,21 +17,18 @@ setup: ## install what is missing, and do no more
 demo: qgis ## classify the sample scene inside QGIS, four times; maps and a picture go to demo-output/
 	@$(PYTHON) tools/demo.py
 
-test: setup test-engine test-plugin lint ## run every test and check
-
-test-engine: engine ## run the engine's tests and those of the zip (no QGIS needed)
-	$(PYTHON) -m pytest tests/engine tests/test_package.py tests/test_qt6.py
-
-test-plugin: setup ## run the plugin's tests inside QGIS, without a screen
-	$(QGIS_TEST) tests/plugin
+test: setup ## run every test and check; the engine's tests and the plugin's run at once
+	@tools/test.sh
+	@$(MAKE) --no-print-directory lint
 
 test-quick: setup ## run the tests that take little time, the engine's and the plugin's at once
-	@said=$$(mktemp); trap 'kill $$plugin 2>/dev/null; rm -f "$$said"' EXIT; trap 'exit 130' INT TERM; \
-	OMP_NUM_THREADS=1 $(QGIS_TEST) -m "not slow" tests/plugin >"$$said" 2>&1 & plugin=$$!; \
-	echo "The plugin's tests run meanwhile; what they say follows."; engine=0; \
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" tests/engine tests/test_package.py tests/test_qt6.py || engine=$$?; \
-	wait $$plugin; qgis=$$?; cat "$$said"; \
-	echo "Exit status of the engine's tests: $$engine, of the plugin's: $$qgis"; [ "$$engine$$qgis" = 00 ]
+	@tools/test.sh -m "not slow"
+
+test-engine: engine ## run the engine's tests and those of the zip alone (no QGIS needed)
+	$(PYTHON) -m pytest tests/engine tests/test_package.py tests/test_qt6.py
+
+test-plugin: setup ## run the plugin's tests alone, inside QGIS, without a screen
+	$(QGIS_TEST) tests/plugin
 
 test-cpus: engine ## run everything numeric with the kernels of other processors; takes four times as long
 	@tools/test_cpus.sh

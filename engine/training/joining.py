@@ -14,6 +14,7 @@ from .calibration import fit_temperature, log_softmax
 from .detail_path import train_detail
 from .run import Run
 from .samples import PixelSamples, gather_samples, gather_unlabelled
+from .session import rarity_weights
 from .validation import Tally
 
 # What is said of scores that were measured before `refit_detail`.
@@ -92,8 +93,7 @@ def smallest_share(losses: np.ndarray, labels: np.ndarray, pieces: np.ndarray) -
         labels: (n); classes weigh 1 / sqrt(frequency), as in the training.
         pieces: (n), the piece of ground of each pixel: what is found on different ones is taken to be independent.
     """
-    counts = np.bincount(labels)
-    weights = (1 / np.sqrt(np.maximum(counts, 1)))[labels]
+    weights = rarity_weights(np.bincount(labels))[labels]
     _, where = np.unique(pieces, return_inverse=True)
     number = int(where.max()) + 1
     if number < _LEAST_PIECES:

@@ -18,6 +18,8 @@ from .session import Session
 WINDOWS = (3, 7, 15)
 # Pixels that are taken, drawn alike from all there are: more cost time and change little.
 MOST_PIXELS = 20_000
+# Tiles in which pixels without a label are looked for: of a large scene, all would be read for a few pixels each.
+MOST_TILES = 64
 _TILE = 256
 
 
@@ -49,13 +51,36 @@ def gather_samples(session: Session, regions: Sequence[int] = (TRAIN,)) -> Pixel
 def gather_unlabelled(session: Session, regions: Sequence[int] = (TRAIN,)) -> PixelSamples | None:
     """Return the features of pixels without a label, of so many at most; None where most pixels have one.
 
+    They come from `MOST_TILES` tiles at most, drawn alike from all there are.
+
     Args:
         session: the scenes, divided and prepared.
         regions: which pixels are taken (`splits`).
     """
     found = _places(session, regions, labelled=False)
     count, labelled = (sum(map(len, item)) for item in (found, _places(session, regions, labelled=True)))
-    return _gathered(session, found) if count > labelled else None
+    return _gathered(session, _of_few_tiles(session, found)) if count > labelled else None
+
+
+def _of_few_tiles(session: Session, places: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return those of the `places` of each scene that lie in `MOST_TILES` tiles, drawn from the session's seed."""
+    numbers = [_tiles(scene, found) for scene, found in zip(session.scenes, places)]
+    tiles = [(index, number) for index, item in enumerate(numbers) for number in np.unique(item)]
+    if len(tiles) <= MOST_TILES:
+        return list(places)
+    rng = np.random.default_rng([session.seed, len(tiles)])
+    drawn = [tiles[row] for row in np.sort(rng.choice(len(tiles), MOST_TILES, replace=False))]
+    return [
+        found[np.isin(item, [number for scene, number in drawn if scene == index])]
+        for index, (item, found) in enumerate(zip(numbers, places))
+    ]
+
+
+def _tiles(scene: LabelledScene, places: np.ndarray) -> np.ndarray:
+    """Return for flat positions in the window of a scene the number of the tile in which each lies."""
+    width = scene.window[3]
+    rows, columns = np.divmod(places, width)
+    return (rows // _TILE) * -(-width // _TILE) + columns // _TILE
 
 
 def _places(session: Session, regions: Sequence[int], labelled: bool) -> list[np.ndarray]:

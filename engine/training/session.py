@@ -183,9 +183,17 @@ def class_weights(counts: np.ndarray, rule: str) -> Tensor | None:
     """
     if rule == "none":
         return None
+    return torch.from_numpy(rarity_weights(counts, 0.5 if rule == "sqrt" else 1.0).astype(np.float32))
+
+
+def rarity_weights(counts: np.ndarray, power: float = 0.5) -> np.ndarray:
+    """Return 1 / frequency ** `power` for numbers of pixels of each class (K).
+
+    Returns:
+        float64 (K), with mean 1 over the classes that occur; 1 for those that do not.
+    """
     present = counts > 0
-    power = 0.5 if rule == "sqrt" else 1.0
     weights = np.ones(len(counts))
     weights[present] = (counts[present] / counts.sum()) ** -power
     weights[present] /= weights[present].mean()
-    return torch.from_numpy(weights.astype(np.float32))
+    return weights

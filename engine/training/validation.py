@@ -32,10 +32,16 @@ class Tally:
         self._labels: list[np.ndarray] = []
         self._pieces: list[np.ndarray] = []
 
-    def add(self, logits: np.ndarray, labels: np.ndarray, pieces: np.ndarray) -> None:
-        """Add pixels: `logits` (K, n), `labels` (n), and on which pieces of ground they lie, numbers `pieces` (n)."""
+    def add(self, logits: np.ndarray, labels: np.ndarray, pieces: np.ndarray | None = None) -> None:
+        """Add pixels.
+
+        Args:
+            logits: (K, n).
+            labels: (n).
+            pieces: (n), numbers of the pieces of ground on which they lie; None where no logits are to be kept.
+        """
         self.matrix.update(labels, logits.argmax(axis=0))
-        if self._step:
+        if self._step and pieces is not None:
             every = slice(-self._seen % self._step, None, self._step)
             self._logits.append(logits[:, every].T.copy())
             self._labels.append(labels[every].copy())
@@ -95,14 +101,14 @@ class Evaluator:
         numbers: dict[tuple[str, int, int], int] = {}
         model.eval()
         for tile in self._tiles:
-            pieces = _pieces(tile, numbers)
+            pieces = _pieces(tile, numbers) if keep_logits else None
             for scenario in self._scenarios:
                 reporter.check()
                 counted = tile.counted(scenario)
                 if counted.any():
                     logits = tile.logits(model, tile.images(scenario), device)
                     tally = tallies.setdefault(scenario, Tally(self._classes, step))
-                    tally.add(logits[:, counted], tile.labels[counted], pieces[counted])
+                    tally.add(logits[:, counted], tile.labels[counted], None if pieces is None else pieces[counted])
         return {scenario: tallies[scenario] for scenario in self._scenarios if scenario in tallies}
 
 
