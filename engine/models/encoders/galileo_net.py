@@ -11,10 +11,9 @@ Shapes: B images, T months, G groups of channels, h x w patches, N tokens, D = 1
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +47,7 @@ _DEPTH = 4
 _KERNEL = 8
 _MONTHS = 24
 _EPS = 1e-5
+_CODE_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -192,26 +192,32 @@ class FixedTable(nn.Module):
 
 
 class GalileoNet(nn.Module):
-    """The encoder of Galileo-nano. https://arxiv.org/abs/2502.09356."""
+    """The encoder of Galileo-nano. https://arxiv.org/abs/2502.09356.
 
-    def __init__(self) -> None:
+    Args:
+        groups: of space-time and space, those that will be given to `embed_group`; weights of no other inputs are made
+            then, and `forward` is not for use. None: all that was published.
+    """
+
+    def __init__(self, groups: Collection[str] | None = None) -> None:
         super().__init__()
-        self.space_time_embed = nn.ModuleDict({key: GroupEmbedding(len(at)) for key, at in SPACE_TIME.items()})
-        self.space_embed = nn.ModuleDict({key: GroupEmbedding(len(at)) for key, at in SPACE.items()})
-        self.time_embed = nn.ModuleDict({key: nn.Linear(len(at), WIDTH) for key, at in TIME.items()})
-        self.static_embed = nn.ModuleDict({key: nn.Linear(len(at), WIDTH) for key, at in STATIC.items()})
+        self.space_time_embed = _embeddings(SPACE_TIME, groups)
+        self.space_embed = _embeddings(SPACE, groups)
         self.s_t_channel_embed = nn.Parameter(torch.empty(len(SPACE_TIME), _QUARTER))
         self.sp_channel_embed = nn.Parameter(torch.empty(len(SPACE), _QUARTER))
-        self.t_channel_embed = nn.Parameter(torch.empty(len(TIME), _QUARTER))
-        self.st_channel_embed = nn.Parameter(torch.empty(len(STATIC), _QUARTER))
+        if groups is None:
+            self.time_embed = nn.ModuleDict({key: nn.Linear(len(at), WIDTH) for key, at in TIME.items()})
+            self.static_embed = nn.ModuleDict({key: nn.Linear(len(at), WIDTH) for key, at in STATIC.items()})
+            self.t_channel_embed = nn.Parameter(torch.empty(len(TIME), _QUARTER))
+            self.st_channel_embed = nn.Parameter(torch.empty(len(STATIC), _QUARTER))
         self.pos_embed: Tensor
         self.register_buffer("pos_embed", _waves(torch.arange(_MONTHS, dtype=torch.float64), _QUARTER, 2 * _QUARTER))
         self.month_embed = FixedTable(_month_table())
         self.blocks: ModuleListOf[GalileoBlock] = ModuleListOf(GalileoBlock() for _ in range(_DEPTH))
         self.norm = nn.LayerNorm(WIDTH, _EPS)
         self.apply(_initialise)
-        for parameter in (self.s_t_channel_embed, self.sp_channel_embed, self.t_channel_embed, self.st_channel_embed):
-            nn.init.normal_(parameter, std=0.02)
+        for code in self.parameters(recurse=False):
+            nn.init.normal_(code, std=_CODE_STD)
 
     def forward(self, inputs: GalileoInputs, patch: int, pixel: float = 10.0) -> GalileoTokens:
         """Return the normed tokens of `inputs`; tokens that are not present read `norm.bias`.
@@ -274,6 +280,18 @@ class GalileoNet(nn.Module):
         time = torch.cat([self.t_channel_embed.expand(*shape, -1), when[:, :, None].expand(*shape, -1)], -1)
         return space_time, space, F.pad(time, (0, _QUARTER)), F.pad(self.st_channel_embed, (0, 3 * _QUARTER))[None]
 
+    def embed_group(self, key: str, image: Tensor, patch: int) -> Tensor:
+        """Return tokens (B, h, w, D) of the group `key` of space-time or space, of `image` (B, C, H, W)."""
+        embed = self.space_time_embed[key] if key in SPACE_TIME else self.space_embed[key]
+        return embed(image, patch)
+
+    def group_code(self, key: str, month: int) -> Tensor:
+        """Return the first three quarters (96) of what is added to tokens of the group `key`, of one month from 0."""
+        if key in SPACE_TIME:
+            code = self.s_t_channel_embed[list(SPACE_TIME).index(key)]
+            return torch.cat([code, self.pos_embed[0], self.month_embed.weight[month]])
+        return F.pad(self.sp_channel_embed[list(SPACE).index(key)], (0, 2 * _QUARTER))
+
     def places(self, rows: int, columns: int, patch: int, pixel: float) -> Tensor:
         """Return the spatial quarter (rows, columns, 32): 16 numbers of a patch's column, then 16 of its row."""
         step = pixel * patch / 10.0
@@ -334,10 +352,6 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def group_of(key: str) -> tuple[Mapping[str, Sequence[int]], int]:
-    """Return the kind of input that the group `key` of space-time or space belongs to, and its place among them."""
-    kind = SPACE_TIME if key in SPACE_TIME else SPACE
-    return kind, list(kind).index(key)
-
-
-GROUPS = tuple(chain(SPACE_TIME, SPACE))
+def _embeddings(kind: Mapping[str, Sequence[int]], groups: Collection[str] | None) -> nn.ModuleDict:
+    """Return the embeddings of those groups of a kind of input that are wanted."""
+    return nn.ModuleDict({key: GroupEmbedding(len(at)) for key, at in kind.items() if groups is None or key in groups})
