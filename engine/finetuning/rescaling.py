@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..checkpoint.card import Modality
+from ..checkpoint.card import CURVED, Modality
 from ..data.labelled_scenes import LabelledScene
 from ..data.measure import gather
 from ..data.statistics import pooled_level, standard_chain
@@ -39,7 +39,12 @@ def changed_scaling(before: Sequence[Modality], after: Sequence[Modality]) -> li
 
 
 def _fitted(scenes: Sequence[LabelledScene], modality: Modality) -> Modality:
-    """Return one modality, scaled anew where it does not fit."""
+    """Return one modality, scaled anew where it does not fit.
+
+    Behind a curve the weights know values by their place on it, and no values lie far away: such a scaling is kept.
+    """
+    if any(step["type"] in CURVED for step in modality.scaling):
+        return modality
     whole, levels = gather(scenes, modality)
     if not levels:
         return modality

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import LacunaError
-from .base import Encoder
+from .base import Encoder, LoadingEncoder
 from .segformer_names import original_names
 
 _CLASSIFIER = re.compile(r"(head|fc)\.(weight|bias)")
@@ -69,6 +69,9 @@ def load_published(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
     Raises:
         LacunaError: `bad-encoder-weights` where a tensor is missing, left over or of another shape.
     """
+    if isinstance(encoder, LoadingEncoder):
+        encoder.load(weights)
+        return
     given = canonical(weights)
     own = encoder.state_dict()
     wanted = {name: encoder.published_name(name) for name in own}
