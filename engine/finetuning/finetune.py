@@ -25,6 +25,7 @@ from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs, write_text
 from ..runtime.unfinished import Unfinished
 from ..training.joining import refit_detail
+from ..training.priors import with_credits, world_priors
 from ..training.run import Run, write_checkpoint
 from ..training.samples import PixelSamples, gather_samples
 from ..training.session import Session
@@ -122,9 +123,12 @@ def _train(plan: FinetunePlan, parent: SegmentationModel) -> tuple[dict[str, Any
     small, whole = adapter_tensors(model), whole_tensors(task, network_of(parent), model)
     merge_lora(model)
     alone = measure_outcome(plan, run, progress, stopped, region, before)
+    if task.job.detail:
+        plan.session.priors = world_priors(plan.session)
     samples = gather_samples(plan.session) if task.job.detail or task.job.forest else None
     made, outcome = with_detail(alone, run, samples) if samples and task.job.detail else (model, alone)
     card = outcome.card(made)
+    card.credits = with_credits(card.credits, made)
     forest = _grow(plan, samples, region, card) if samples and task.job.forest else None
     # Adapters are of the network alone; where that is all, merged they give this very checkpoint.
     adapter = _keep_adapters(plan, card if made is model else alone.card(model), small, whole)

@@ -6,6 +6,8 @@ another. What tells land cover at 10 m is often the pixel itself, and a few labe
 features are those of the random forest that it has to stand up to, and differences of neighbouring bands
 (`window_features`).
 
+Where a modality is Sentinel-2, what Dynamic World says of each pixel is a feature too (`world_prior`).
+
 What it has of a tree: values are coded by quantiles of the training pixels, piecewise linear, and saturate beyond the
 first and the last. So a value that was never seen counts as the nearest that was, and no scale or outlier matters.
 """
@@ -14,17 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import reference_size
+from .config import bad_config, checked
 from .containers import ModuleDictOf, summed
 from .layers import module_key
 from .made import Made
 from .registry import register
 from .window_features import count_differences, count_features, placed, strips_of_features, with_differences
+from .world_prior import CLASSES, MARGIN, STRIDE, WorldPrior, WorldPriorConfig
 
 # Features of a strip of pixels may take so many numbers; they are coded and classified some pixels at a time, few
 # enough for the caches of a processor.
@@ -44,6 +49,7 @@ class DetailConfig:
         width: hidden units of both layers.
         dropout: share of them left out in training.
         smoothing: side of the window, odd, over which the probabilities are averaged; 1: none.
+        priors: settings of `WorldPrior` for the modalities that have one, by name.
     """
 
     windows: list[int] = field(default_factory=lambda: [3, 7, 15])
@@ -51,6 +57,7 @@ class DetailConfig:
     width: int = 128
     dropout: float = 0.3
     smoothing: int = 5
+    priors: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         odd = [*self.windows, self.smoothing]
@@ -113,12 +120,18 @@ class Detail(Made):
     Config = DetailConfig
     subject = "The detail path"
     hint = "Fine-tune the checkpoint that it belongs to; that makes a new one."
-    output_stride = 1
 
     def __init__(self, modalities: Mapping[str, int], classes: int, config: DetailConfig) -> None:
         super().__init__(modalities, classes, config)
-        self.margin = max(config.windows) // 2 + config.smoothing // 2
-        counts = {name: count_differences(bands, config.windows) for name, bands in modalities.items()}
+        self.priors: ModuleDictOf[WorldPrior] = ModuleDictOf(
+            {module_key(name): _prior(name, modalities, table) for name, table in config.priors.items()}
+        )
+        self.output_stride = STRIDE if config.priors else 1
+        self.margin = max(max(config.windows) // 2, MARGIN if config.priors else 0) + config.smoothing // 2
+        counts = {
+            name: count_differences(bands, config.windows) + CLASSES * (name in config.priors)
+            for name, bands in modalities.items()
+        }
         self.codes: ModuleDictOf[QuantileCode] = ModuleDictOf(
             {module_key(name): QuantileCode(count, config.knots) for name, count in counts.items()}
         )
@@ -134,8 +147,17 @@ class Detail(Made):
         """Return the logits, logarithms of smoothed probabilities; see `SegmentationModel.forward`."""
         names, size = self.present(images), reference_size(images, size)
         with torch.autocast(next(iter(images.values())).device.type, enabled=False):
-            maps = [placed(images[name].float(), size) for name in names]
-            shares = torch.stack([self._classify(names, image) for image in zip(*maps)])
+            maps = {name: placed(images[name].float(), size) for name in names}
+            beliefs = {name: placed(self.beliefs(name, images[name]), size) for name in names if self.has_prior(name)}
+            shares = torch.stack(
+                [
+                    self._classify(
+                        {name: image[index] for name, image in maps.items()},
+                        {name: image[index] for name, image in beliefs.items()},
+                    )
+                    for index in range(len(next(iter(maps.values()))))
+                ]
+            )
             side = self.model_config.smoothing
             shares = F.avg_pool2d(shares, side, 1, side // 2, count_include_pad=False)
             return shares.clamp(min=_LEAST).log()
@@ -145,16 +167,27 @@ class Detail(Made):
         """Return under which key the parts of modality `name` stand in `codes` and `enter`."""
         return module_key(name)
 
+    def has_prior(self, name: str) -> bool:
+        """Return whether Dynamic World has a say on modality `name`."""
+        return name in self.model_config.priors
+
+    def beliefs(self, name: str, image: Tensor) -> Tensor:
+        """Return what Dynamic World says (B, 9, H, W) of an `image` (B, C, H, W) of modality `name`; see `WorldPrior`."""
+        return self.priors[self.key(name)](image)
+
     def code(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the codes (N, C) of the window features (F, N) of each modality."""
-        windows = self.model_config.windows
-        return {
-            name: self.codes[self.key(name)](with_differences(values, windows)).T for name, values in features.items()
-        }
+        """Return the codes (N, C) of the features (F, N) of each modality: window features, and below them beliefs."""
+        return {name: self.codes[self.key(name)](self._whole(name, values)).T for name, values in features.items()}
 
     def fit_code(self, name: str, features: Tensor) -> None:
-        """Set the codes of modality `name` to the quantiles of window features (F, N)."""
-        self.codes[self.key(name)].fit(with_differences(features, self.model_config.windows).T)
+        """Set the codes of modality `name` to the quantiles of its features (F, N), as for `code`."""
+        self.codes[self.key(name)].fit(self._whole(name, features).T)
+
+    def _whole(self, name: str, features: Tensor) -> Tensor:
+        """Return features (F, N) with the differences of neighbouring bands."""
+        windows = self.model_config.windows
+        count = count_features(self.modalities[name], windows)
+        return torch.cat([with_differences(features[:count], windows), features[count:]])
 
     def classify(self, codes: Mapping[str, Tensor]) -> Tensor:
         """Return the logits (N, K) of pixels from the `codes` (N, C) of the modalities that they have."""
@@ -162,13 +195,35 @@ class Detail(Made):
         inner = self.dropout(F.relu(entered))
         return self.out(self.dropout(F.relu(self.hidden(inner))))
 
-    def _classify(self, names: Sequence[str], images: Sequence[Tensor]) -> Tensor:
-        """Return the probabilities (K, H, W) of one tile from images (C, H, W) of modalities `names`."""
+    def _classify(self, images: Mapping[str, Tensor], beliefs: Mapping[str, Tensor]) -> Tensor:
+        """Return the probabilities (K, H, W) of one tile.
+
+        Args:
+            images: (C, H, W) of each modality.
+            beliefs: (9, H, W) of those that have a prior.
+        """
         windows = self.model_config.windows
-        counts = [count_features(len(image), windows) for image in images]
-        found = []
-        for strip in strips_of_features(images, windows, _NUMBERS):
-            for part in strip.flatten(1).split(_PIXELS, 1):
-                codes = self.code(dict(zip(names, part.split(counts))))
+        counts = [count_features(len(image), windows) for image in images.values()]
+        found, row = [], 0
+        for strip in strips_of_features(list(images.values()), windows, _NUMBERS):
+            rows = slice(row, row + strip.shape[1])
+            row = rows.stop
+            own = {name: belief[:, rows].flatten(1) for name, belief in beliefs.items()}
+            pixels = dict(zip(images, strip.flatten(1).split(counts)))
+            whole = {name: torch.cat([part, own[name]]) if name in own else part for name, part in pixels.items()}
+            for first in range(0, strip[0].numel(), _PIXELS):
+                codes = self.code({name: part[:, first : first + _PIXELS] for name, part in whole.items()})
                 found.append(self.classify(codes).softmax(1).T)
-        return torch.cat(found, 1).unflatten(1, tuple(images[0].shape[1:]))
+        height, width = next(iter(images.values())).shape[1:]
+        return torch.cat(found, 1).unflatten(1, (height, width))
+
+
+def _prior(name: str, modalities: Mapping[str, int], table: Any) -> WorldPrior:
+    """Return the prior of modality `name` with the settings in `table`."""
+    subject = "detail path"
+    if name not in modalities:
+        raise bad_config(subject, f"has a prior for {name!r}", f"Its modalities are {', '.join(modalities)}.")
+    config = checked(WorldPriorConfig, table, f"{subject}, prior of {name}")
+    if max(config.places) >= modalities[name]:
+        raise bad_config(subject, f"has a prior for {name} with band {max(config.places)}", "Correct its places.")
+    return WorldPrior(config)

@@ -91,10 +91,13 @@ def _trained(
 ) -> Detail:
     """Return a new detail path trained on the rows `held` of `samples`, and on what `teacher` says of `unlabelled`."""
     bands = {item.name: len(item.bands) for item in session.modalities}
-    model = Detail(bands, len(session.classes), DetailConfig(windows=list(WINDOWS)))
-    for name, features in samples.features.items():
+    priors = {name: prior.settings() for name, prior in session.priors.items()}
+    model = Detail(bands, len(session.classes), DetailConfig(windows=list(WINDOWS), priors=priors))
+    for name, prior in session.priors.items():
+        model.priors[model.key(name)].load_state_dict(prior.state_dict())
+    for name in samples.features:
         if samples.valid[name].any():
-            model.fit_code(name, torch.from_numpy(features[samples.valid[name]]).T)
+            model.fit_code(name, _features(samples, name)[:, samples.valid[name]])
     labels = torch.from_numpy(samples.labels.astype(np.int64))
     known = _Pixels(_codes(model, samples), F.one_hot(labels, model.classes).float(), held)
     counts = np.bincount(samples.labels, minlength=model.classes)
@@ -106,7 +109,13 @@ def _trained(
 
 def _codes(model: Detail, samples: PixelSamples) -> dict[str, Tensor]:
     """Return the codes (N, C) of each modality of some pixels."""
-    return model.code({name: torch.from_numpy(features).T for name, features in samples.features.items()})
+    return model.code({name: _features(samples, name) for name in samples.features})
+
+
+def _features(samples: PixelSamples, name: str) -> Tensor:
+    """Return the features (F, N) of a modality: those of windows, and below them Dynamic World's beliefs if it has any."""
+    parts = [samples.features[name], *([samples.beliefs[name]] if name in samples.beliefs else [])]
+    return torch.cat([torch.from_numpy(part).T for part in parts])
 
 
 @torch.no_grad()
@@ -125,7 +134,8 @@ def _fit(model: Detail, session: Session, known: _Pixels, taught: _Pixels | None
     count = len(known.targets)
     rng, scenarios = np.random.default_rng([session.seed, count]), list(known.held)
     steps = int(np.clip(EPOCHS * count / BATCH, *STEPS if taught is None else TAUGHT_STEPS))
-    optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+    trained = [item for item in model.parameters() if item.requires_grad]
+    optimizer = torch.optim.AdamW(trained, RATE, weight_decay=WEIGHT_DECAY)
     model.train()
     for step in range(steps):
         session.reporter.check()

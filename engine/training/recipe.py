@@ -49,6 +49,8 @@ class TrainingConfig:
         tile: side of the tiles of validation, and of those the card suggests; None: that of the images that the network
             is made for (`SegmentationModel.native_size`), else 256.
         radiometry: for a modality the changes of its scaled values (`augment.Radiometry`).
+        prior: whether what Dynamic World says of Sentinel-2 helps the detail path: `auto`, where a modality has its
+            bands; or `none`.
     """
 
     lr: float | None = None
@@ -84,6 +86,7 @@ class TrainingConfig:
     validate_every: int = 1
     tile: int | None = None
     radiometry: dict[str, Any] = field(default_factory=dict)
+    prior: Literal["auto", "none"] = "auto"
 
     def __post_init__(self) -> None:
         for name in _ABOVE_0:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data.labelled_scenes import LabelledScene
 from ..data.splits import TRAIN
 from ..models.window_features import count_features, strips_of_features
+from ..models.world_prior import CLASSES, MARGIN, STRIDE
 from .session import Session
 
 WINDOWS = (3, 7, 15)
@@ -31,11 +32,13 @@ class PixelSamples:
         features: float32 (N, F) of each modality (`models.window_features`); 0 where it is not valid.
         valid: bool (N), where each modality is valid.
         labels: class indices (N), -1 for none.
+        beliefs: float32 (N, 9) of the modalities of which Dynamic World has a say (`models.world_prior`).
     """
 
     features: dict[str, np.ndarray]
     valid: dict[str, np.ndarray]
     labels: np.ndarray
+    beliefs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def gather_samples(session: Session, regions: Sequence[int] = (TRAIN,)) -> PixelSamples:
@@ -103,6 +106,7 @@ def _gathered(session: Session, places: Sequence[np.ndarray]) -> PixelSamples:
         {name: np.concatenate([piece.features[name] for piece in pieces]) for name in pieces[0].features},
         {name: np.concatenate([piece.valid[name] for piece in pieces]) for name in pieces[0].valid},
         np.concatenate([piece.labels for piece in pieces]),
+        {name: np.concatenate([piece.beliefs[name] for piece in pieces]) for name in pieces[0].beliefs},
     )
 
 
@@ -130,19 +134,26 @@ def _of_tile(
     session: Session,
 ) -> PixelSamples:
     """Return the samples at `places` (rows, columns) of the tile that begins at `origin` in the scene's grid."""
-    edge = max(WINDOWS) // 2
-    layers = scene.read(origin[0] - edge, origin[1] - edge, _TILE + 2 * edge, _TILE + 2 * edge)
-    rows, columns = places[0] + edge, places[1] + edge
-    features, valid = {}, {}
+    edge = MARGIN if session.priors else max(WINDOWS) // 2
+    # Dynamic World's grid of half the resolution begins at even pixels, as when a scene is classified.
+    top, left = ((place - edge) // STRIDE * STRIDE for place in origin)
+    side = _TILE + 2 * edge + STRIDE
+    layers = scene.read(top, left, side, side)
+    rows, columns = places[0] + origin[0] - top, places[1] + origin[1] - left
+    features, valid, beliefs = {}, {}, {}
     for item in session.modalities:
-        count = count_features(len(item.bands), WINDOWS)
-        features[item.name] = np.zeros((len(labels), count), np.float32)
-        valid[item.name] = np.zeros(len(labels), bool)
-        if item.name in layers:
-            valid[item.name] = layers[item.name].valid[rows, columns]
-            strips = strips_of_features([torch.from_numpy(layers[item.name].values)], WINDOWS)
-            features[item.name] = _picked(strips, rows, columns)
-    return PixelSamples(features, valid, labels)
+        name, count = item.name, count_features(len(item.bands), WINDOWS)
+        features[name] = np.zeros((len(labels), count), np.float32)
+        valid[name] = np.zeros(len(labels), bool)
+        if name in session.priors:
+            beliefs[name] = np.zeros((len(labels), CLASSES), np.float32)
+        if name in layers:
+            image = torch.from_numpy(layers[name].values)
+            valid[name] = layers[name].valid[rows, columns]
+            features[name] = _picked(strips_of_features([image], WINDOWS), rows, columns)
+            if name in session.priors:
+                beliefs[name] = session.priors[name](image[None])[0, :, rows, columns].T.numpy()
+    return PixelSamples(features, valid, labels, beliefs)
 
 
 def _picked(strips: Iterable[Tensor], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..data.labelled_scenes import LabelledScene, count_classes
 from ..data.splits import TEST, TRAIN, VALIDATION
 from ..events import Reporter
 from ..models.base import SegmentationModel
+from ..models.world_prior import WorldPrior
 from ..runtime.device import describe_device
 from ..runtime.versions import library_versions
 from .crops import Cutter, Sampler
@@ -43,6 +44,7 @@ class Session:
         device: where to compute.
         seed: of all draws.
         reporter: told what happens.
+        priors: what Dynamic World says of modalities, for the detail path, by name (`priors`).
         counts: labelled pixels by class (K) in each region.
     """
 
@@ -53,6 +55,7 @@ class Session:
     device: torch.device
     seed: int
     reporter: Reporter
+    priors: Mapping[str, WorldPrior] = field(default_factory=dict)
     counts: dict[int, np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:

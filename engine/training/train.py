@@ -21,12 +21,14 @@ from ..events import Reporter
 from ..imports.encoder_file import load_encoder
 from ..jobs import TrainJob
 from ..models.base import SegmentationModel
+from ..models.joined import Joined
 from ..models.registry import build
 from ..raster.scene import gdal_limits
 from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
 from .joining import REFITTED, join_detail, refit_detail
+from .priors import with_credits, world_priors
 from .recipe import Recipe, read_recipe
 from .reduction_choice import choose_reduction
 from .run import Run, calibration, chosen_by, now, scores_of, write_checkpoint
@@ -105,7 +107,7 @@ class _Training:
         run = Run(self.session, self._build(), strategy, strategy.order, self.job.output, self._fingerprint())
         progress, stopped = run.train(self.job.resume)
         validated, model = run.measure(VALIDATION, keep_logits=True), run.model
-        joined = join_detail(run, validated, gather_samples(self.session)) if self._joins() else None
+        joined = self._joined(run, validated) if self._joins() else None
         if joined is not None:
             model, validated = joined, run.measure(VALIDATION, joined, keep_logits=True)
         scored, scores_on = validated, f"validation pixels of {self.manifest.name}, {chosen_by(self.session)}"
@@ -114,6 +116,7 @@ class _Training:
         if self.session.counts[TEST].any():
             scored, scores_on = run.measure(TEST, model), self._tested_on()
         card = self._card(model, progress, validated)
+        card.credits = with_credits(card.credits, model)
         card.scores, card.scores_on = scores_of(scored), scores_on
         if joined is not None:
             refit_detail(joined, run)
@@ -130,6 +133,11 @@ class _Training:
             "history": progress.history,
             "seconds": round(progress.seconds, 2),
         }
+
+    def _joined(self, run: Run, validated: Mapping[Scenario, Tally]) -> Joined | None:
+        """Return the network of `run`, validated, joined with a detail path; None where none could be trained."""
+        self.session.priors = world_priors(self.session)
+        return join_detail(run, validated, gather_samples(self.session))
 
     def _joins(self) -> bool:
         """Return whether a detail path is wanted; the papers know none."""

@@ -27,7 +27,7 @@ def brief_detail():
 
 def session(heard, seed=0):
     modalities = [SimpleNamespace(name=name, bands=list(range(count))) for name, count in BANDS.items()]
-    return SimpleNamespace(modalities=modalities, classes=["a", "b", "c"], seed=seed, reporter=heard[0])
+    return SimpleNamespace(modalities=modalities, classes=["a", "b", "c"], seed=seed, reporter=heard[0], priors={})
 
 
 def samples(count=3000, seed=0, shift=0.0):

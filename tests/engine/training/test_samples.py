@@ -31,9 +31,8 @@ class Scene:
 
 
 def session(scenes, heard, seed=0):
-    return SimpleNamespace(
-        scenes=scenes, modalities=[SimpleNamespace(name="optical", bands=["red"])], seed=seed, reporter=heard[0]
-    )
+    modality = SimpleNamespace(name="optical", bands=["red"])
+    return SimpleNamespace(scenes=scenes, modalities=[modality], seed=seed, reporter=heard[0], priors={})
 
 
 def test_a_large_scene_is_read_in_few_tiles(heard, monkeypatch):
@@ -61,7 +60,7 @@ def test_a_small_scene_is_read_whole_and_only_where_pixels_may_teach(heard):
     scene = Scene(512, 600)
     scene.region[:256] = GAP
     found = gather_unlabelled(session([scene], heard))
-    edge = max(WINDOWS) // 2
+    edge = max(WINDOWS) // 2 + 1
     assert scene.origins == [(256 - edge, column - edge) for column in (0, 256, 512)]
     assert found.features["optical"][:, 0].min() >= 256 * 600
 

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What Dynamic World says of a Sentinel-2 image, as features of its pixels for the detail path.
+
+Brown et al. 2022, https://doi.org/10.1038/s41597-022-01307-4. It was trained on billions of labelled pixels of the whole
+world. Its nine classes are seldom those of the analyst, but what it says of a pixel tells more of them than a few labels
+can teach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .dynamic_world_net import REACH, DynamicWorldNet
+from .encoders.inputs import BANDS
+from .encoders.pretrained import scaled_for
+from .grids import pad_to_multiple
+from .holes import fill_holes
+
+KEYS = tuple(BANDS["dynamic_world"])
+CLASSES = 9
+STRIDE = 2
+MARGIN = REACH + STRIDE
+# Probabilities count as at least so large: differences between smaller ones say nothing.
+_LEAST = 1e-4
+
+
+@dataclass(frozen=True)
+class WorldPriorConfig:
+    """How the bands of a modality become those that Dynamic World was trained with.
+
+    Attributes:
+        places: of its nine bands in the modality, from 0, in the network's order (`KEYS`).
+        gain: for each of them, by what scaled values are multiplied,
+        offset: and what is then added, to become reflectance x 10,000 at the top of the atmosphere. Both empty: values
+            are scaled as Dynamic World was trained already.
+    """
+
+    places: list[int] = field(default_factory=list)
+    gain: list[float] = field(default_factory=list)
+    offset: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if len(set(self.places)) != len(KEYS) or min(self.places) < 0:
+            raise ValueError(f"places is {self.places}, expected {len(KEYS)} different places from 0")
+        if len(self.gain) != len(self.offset) or len(self.gain) not in (0, len(KEYS)):
+            raise ValueError(f"gain and offset are {self.gain} and {self.offset}, expected {len(KEYS)} numbers each")
+
+
+class WorldPrior(nn.Module):
+    """The network of Dynamic World on a modality of a checkpoint; its weights are never trained.
+
+    Args:
+        config: which bands, and how their values become reflectance.
+    """
+
+    def __init__(self, config: WorldPriorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = DynamicWorldNet()
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logarithms of the probabilities of the nine classes (B, 9, H, W) of an image (B, C, H, W).
+
+        Holes, where all bands are 0, are filled from their edges (`holes`).
+        """
+        height, width = image.shape[-2:]
+        values = fill_holes(image[:, self.config.places].float(), MARGIN)
+        if self.config.gain:
+            gain, offset = (values.new_tensor(item)[:, None, None] for item in (self.config.gain, self.config.offset))
+            values = scaled_for("dynamic_world", KEYS, values * gain + offset)
+        with torch.no_grad():
+            logits = self.network(pad_to_multiple(values.sigmoid(), STRIDE))[..., :height, :width]
+        return logits.softmax(1).clamp(min=_LEAST).log()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the configuration as JSON values."""
+        return asdict(self.config)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether a modality is Sentinel-2, of which Dynamic World has a say, and how its values become those that it knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from ..checkpoint.card import CURVED, Modality
+from ..data.measure import gather
+from ..imports.encoder_file import load_encoder
+from ..imports.encoder_weights import CREDITS, bundled_path
+from ..models.encoders.inputs import BANDS, known_bands
+from ..models.joined import Joined
+from ..models.world_prior import KEYS, WorldPrior, WorldPriorConfig
+from .encoder_inputs import to_physical
+from .session import Session
+
+_NAME = "dynamic_world"
+# Sentinel-2's finest pixels have 10 m, its coarsest 60 m; on others what it says would be wrong, or cost too much.
+_PIXELS = (8.0, 62.0)
+# L1C = offset + gain * L2A: the mean of straight lines through three scenes that are here at both levels (docs/models.md).
+_AIR_OFFSET = (860.2, 542.0, 343.2, 320.4, 335.7, 311.4, 256.8, 48.1, 26.5)
+_AIR_GAIN = (0.6283, 0.6744, 0.7814, 0.7608, 0.8023, 0.8512, 0.8087, 0.902, 0.8346)
+_SURFACE, _ABOVE = re.compile(r"surface|\bl2a\b|level.?2a|\bboa\b", re.I), re.compile(r"\btoa\b|\bl1c\b|level.?1c|top of", re.I)
+# The darkest hundredth of blue seen through the air is brighter than this; of the ground alone it is darker.
+_LEAST_AIR = 600.0
+# If the least value of all bands lies in here, they carry the offset of 1,000 of products since January 2022: of scenes
+# that carry it the least are 969 to 1157, of others 1 to 691.
+_WITH_OFFSET = (900.0, 1500.0)
+# Reflectance as a share goes up to little more than 1, as a number of ten thousandths to thousands.
+_LARGEST_SHARE, _LEAST_NUMBER, _TEN_THOUSANDTHS = 4.0, 400.0, 1e4
+
+
+@dataclass(frozen=True)
+class _Reflectance:
+    """What the training pixels say: by what physical values are to be multiplied, and whether air lies over them."""
+
+    factor: float
+    through_air: bool
+
+
+def world_priors(session: Session) -> dict[str, WorldPrior]:
+    """Return for each modality of a session that is Sentinel-2 what Dynamic World says of it; say so, or why not.
+
+    A modality is Sentinel-2 if its bands are named so, all nine that Dynamic World needs, at its pixel size. Whether
+    values are those of level 1C or 2A is told from the modality's units, else from how dark blue is. Those of level 2A
+    get a typical atmosphere.
+
+    Raises:
+        LacunaError: codes of `load_encoder`, where the weights that come with Lacuna cannot be read.
+    """
+    found: dict[str, WorldPrior] = {}
+    if session.recipe.config.prior == "none":
+        return found
+    sizes = session.resolution() or [0.0, 0.0]
+    for modality in session.modalities:
+        known = known_bands(_NAME, modality.bands)
+        if not known or not _PIXELS[0] <= sizes[0] <= sizes[1] <= _PIXELS[1]:
+            continue
+        places = [known[key] for key in KEYS]
+        config = _config(session, modality, places)
+        if config is not None:
+            prior = WorldPrior(config)
+            prior.network.load_state_dict(load_encoder(bundled_path(_NAME))[1])
+            found[modality.name] = prior.eval().to(session.device)
+    return found
+
+
+def _config(session: Session, modality: Modality, places: Sequence[int]) -> WorldPriorConfig | None:
+    """Return how the values of a modality become those that Dynamic World knows; None, and why, where that is not clear."""
+    if _is_prepared(modality, places):
+        _say(session, modality, "Its scaling is that of Dynamic World")
+        return WorldPriorConfig(list(places))
+    table = to_physical(modality.scaling, len(modality.bands))
+    if table is None:
+        return _refused(session, modality, "its scaling is no straight line")
+    gain, offset = (np.array(table[key])[list(places)] for key in ("gain", "offset"))
+    measured = gather(session.scenes, modality)[0].result()
+    values = {key: np.array(measured[key])[list(places)] * gain + offset for key in ("minimum", "p01", "p99")}
+    reflectance = _told(modality, values)
+    if isinstance(reflectance, str):
+        return _refused(session, modality, reflectance)
+    air, factor = reflectance.through_air, reflectance.factor
+    level = "the top of the atmosphere (L1C)" if air else "the ground (L2A), to which a typical atmosphere is added"
+    _say(session, modality, f"Values are taken for reflectance at {level}")
+    air_gain, air_offset = (1.0, 0.0) if air else (np.array(_AIR_GAIN), np.array(_AIR_OFFSET))
+    whole_gain, whole_offset = gain * factor * air_gain, offset * factor * air_gain + air_offset
+    numbers = ([float(f"{value:.9g}") for value in item] for item in (whole_gain, whole_offset))
+    return WorldPriorConfig(list(places), *numbers)
+
+
+def _is_prepared(modality: Modality, places: Sequence[int]) -> bool:
+    """Return whether a modality is scaled as the encoder `dynamic_world` scales it."""
+    known = [BANDS[_NAME][key] for key in KEYS]
+    means = [step["mean"] for step in modality.scaling if step["type"] == "z_score"]
+    curved = any(step["type"] in CURVED for step in modality.scaling)
+    return curved and any(
+        isinstance(mean, list) and np.allclose([mean[place] for place in places], [band.mean for band in known], 1e-6)
+        for mean in means
+    )
+
+
+def _say(session: Session, modality: Modality, how: str) -> None:
+    session.reporter.info(
+        f"Modality {modality.name} is Sentinel-2: what Dynamic World says of each pixel helps the detail path. {how}."
+    )
+
+
+def _told(modality: Modality, values: Mapping[str, np.ndarray]) -> _Reflectance | str:
+    """Return what the `minimum`, `p01` and `p99` (9) of the bands tell, or why nothing."""
+    factor, brightest = 1.0, values["p99"].max()
+    if brightest <= _LARGEST_SHARE:
+        factor = _TEN_THOUSANDTHS
+    elif brightest < _LEAST_NUMBER:
+        return f"its values go up to {brightest:.4g}, which is no reflectance"
+    if _WITH_OFFSET[0] <= values["minimum"].min() * factor <= _WITH_OFFSET[1]:
+        return "even its darkest pixels are bright in all bands, as if 1,000 had been added to them; give its offset"
+    return _Reflectance(factor, _through_air(modality.units, values["p01"] * factor))
+
+
+def _through_air(units: str, dark: np.ndarray) -> bool:
+    """Return whether values are of level 1C, by what the `units` say, else by the darkest hundredths (9) of the bands."""
+    if _SURFACE.search(units) or _ABOVE.search(units):
+        return not _SURFACE.search(units)
+    return bool(dark[0] >= _LEAST_AIR)
+
+
+def _refused(session: Session, modality: Modality, why: str) -> None:
+    """Say why Dynamic World has no say."""
+    session.reporter.warn(
+        f"Modality {modality.name} has the bands of Sentinel-2, but Dynamic World is not asked about it: {why}."
+    )
+
+
+def with_credits(text: str, model: nn.Module) -> str:
+    """Return the credits of a card, with Dynamic World's where its weights are part of `model`."""
+    if not isinstance(model, Joined) or not model.detail.priors:
+        return text
+    own = f"The detail path holds the weights of {CREDITS[_NAME]}."
+    return text if own in text else "\n".join(part for part in (text, own) if part)
