@@ -7,7 +7,7 @@ to nothing from them, nor from bands of which its scaling leaves hardly any spre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,14 +23,17 @@ FARTHEST_CENTRE = 2.5
 SPREADS = (0.25, 4.0)
 
 
-def fit_scaling(scenes: Sequence[LabelledScene], modalities: Sequence[Modality]) -> list[Modality]:
+def fit_scaling(
+    scenes: Sequence[LabelledScene], modalities: Sequence[Modality], held: Collection[str] = ()
+) -> list[Modality]:
     """Return `modalities`, each as it is or, where a band of it does not fit, scaled by the scenes' training pixels.
 
     Args:
         scenes: divided, not yet prepared: as they lie in the files.
         modalities: of the checkpoint.
+        held: names of those whose scaling a pretrained encoder relies on (`inputs.held_modalities`), which stays.
     """
-    return [_fitted(scenes, modality) for modality in modalities]
+    return [modality if modality.name in held else _fitted(scenes, modality) for modality in modalities]
 
 
 def changed_scaling(before: Sequence[Modality], after: Sequence[Modality]) -> list[str]:

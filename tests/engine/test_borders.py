@@ -32,7 +32,7 @@ IMPORTS = {
         "version": "",
         "events": "errors",
         "jobs": "errors",
-        "models": "errors",
+        "models": "errors naming",
         "report": "palette",
         "checkpoint": "errors models naming palette",
         "raster": f"{WORDS} checkpoint offset_tags palette",

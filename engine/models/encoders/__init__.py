@@ -56,14 +56,12 @@ def pretrained_encoders(name: str, options: Mapping[str, Any]) -> list[str]:
 def options_for_one(options: Mapping[str, Any], modality: str) -> dict[str, Any]:
     """Return `options` as an encoder takes them that has one input, called `image`, and serves `modality`."""
     own = dict(options)
-    for key in ("bands", "encoders"):
+    for key in ("bands", "encoders", "scaled_otherwise"):
         if isinstance(own.get(key), Mapping):
             given = own[key]
             own[key] = {name: value for name, value in given.items() if name != _ONLY}
             if modality in given:
                 own[key][_ONLY] = given[modality]
-    if isinstance(own.get("scaled_otherwise"), list):
-        own["scaled_otherwise"] = [_ONLY] if modality in own["scaled_otherwise"] else []
     return own
 
 

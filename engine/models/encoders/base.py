@@ -50,8 +50,8 @@ class Encoder(nn.Module, ABC):
         strides: their strides in pixels of the input; images must be padded to a multiple of the last.
         heads: attention heads that suit each map.
         stem_channels: channels of the stem's own map, at the first stride; None where the stem gives no map.
-        grid_step: pixels by whose multiples, beside those of the last stride, an image may be moved for its maps to move
-            along unchanged.
+        grid_step: pixels by whose multiples, beside those of the last stride, an image may be moved and its maps move
+            along.
     """
 
     Options: ClassVar[type]
@@ -129,7 +129,7 @@ class Encoder(nn.Module, ABC):
         return [x, *self.features(x, domain)]
 
     def origin_step(self) -> int:
-        """Return the pixels on whose multiples tiles should begin: of the last stride, and of what the encoder needs."""
+        """Return the pixels on whose multiples tiles begin: of the last stride, and of what the encoder needs."""
         return lcm(self.strides[-1], self.grid_step)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:

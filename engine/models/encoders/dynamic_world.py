@@ -6,7 +6,7 @@ Brown et al. 2022, https://doi.org/10.1038/s41597-022-01307-4; the network itsel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,23 +44,22 @@ class WorldStem(nn.Module):
     """The first convolution: the published one for its nine bands, or a new one for others.
 
     Args:
-        channels: of the image.
-        places: of the nine bands among them, in the network's order; none for a new convolution of all channels.
+        channels: of what it is given.
+        published: whether these are the bands of the published network, in its order.
     """
 
-    def __init__(self, channels: int, places: Sequence[int]) -> None:
+    def __init__(self, channels: int, published: bool) -> None:
         super().__init__()
-        self.places = list(places)
-        self.conv = nn.Conv2d(len(self.places) or channels, STEM, 3, padding=1)
+        self.published = published
+        self.conv = nn.Conv2d(channels, STEM, 3, padding=1)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
-        nn.init.normal_(self.conv.bias)  # type: ignore[arg-type]
+        if self.conv.bias is not None:
+            nn.init.normal_(self.conv.bias)
 
     def forward(self, x: Tensor, domain: str) -> Tensor:
         """Return (B, 64, h, w) from (B, C, h, w)."""
-        if self.places:
-            # The last step of the published scaling; the card's chain ends before it, so that 0 is a common value.
-            x = x[:, self.places].sigmoid()
-        return F.mish(self.conv(x))
+        # The last step of the published scaling; the card's chain ends before it, so that 0 is a common value.
+        return F.mish(self.conv(x.sigmoid() if self.published else x))
 
 
 class DynamicWorldEncoder(Pretrained):
@@ -94,7 +93,13 @@ class DynamicWorldEncoder(Pretrained):
     def make_stem(self, channels: int, domains: list[str]) -> nn.Module:
         """Return the published stem where its bands are known, else a new one."""
         known = self.known[domains[0]]
-        return WorldStem(channels, [known[key] for key in BANDS[self.name]] if known else [])
+        return WorldStem(len(known) or channels, bool(known))
+
+    def enter(self, image: Tensor, domain: str) -> Tensor:
+        """Return the stem's map (B, 64, h, w) of `image` (B, C, h, w)."""
+        if self.known[domain]:
+            image = self.known_values(image, domain, *BANDS[self.name])
+        return self.stems[self.plan[domain][0]](image, domain)
 
     def stage(self, index: int, x: Tensor, domain: str) -> Tensor:
         """Return map `index`; see `Encoder.stage`."""

@@ -100,10 +100,7 @@ class GalileoEncoder(Pretrained):
         self.out_channels = tuple(options.widths)
         self.heads = suitable_heads(self.out_channels)
         self.grid_step = options.window
-        self.groups = {
-            domain: groups_of(known, computed=domain not in options.scaled_otherwise)
-            for domain, known in self.known.items()
-        }
+        self.groups = {domain: groups_of(known) for domain, known in self.known.items()}
         self.add_stems()
         self.net = GalileoNet([key for groups in self.groups.values() for key in groups])
         self.lift = nn.Conv2d(WIDTH, options.widths[0], 1)
@@ -145,8 +142,9 @@ class GalileoEncoder(Pretrained):
         if not groups:
             stem: Any = self.stems[module_key(domain)]
             return stem.embed(image).permute(0, 2, 3, 1).unsqueeze(3)
-        computed = domain not in self.options.scaled_otherwise
-        images = group_images(image, self.known[domain], groups, self.options.pixel, computed=computed)
+        keys = list(self.known[domain])
+        bands = dict(zip(keys, self.known_values(image, domain, *keys).unbind(1)))
+        images = group_images(bands, groups, self.options.pixel)
         return torch.stack([self.net.embed_group(key, images[key], patch) for key in groups], 3)
 
     def _encoded(self, tokens: Tensor, domain: str) -> Tensor:

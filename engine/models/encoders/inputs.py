@@ -101,8 +101,8 @@ SCALED = ("dynamic_world", "galileo_nano")
 # What the analyst has to know of the values that each was trained with.
 NOTES = {
     "dynamic_world": (
-        "It was trained on Sentinel-2 L1C (top of atmosphere) x 10,000, without the offset of 1,000 that products since "
-        "January 2022 carry. L2A serves less well without training."
+        "It was trained on Sentinel-2 L1C (top of atmosphere) x 10,000, without the offset of 1,000 that products "
+        "since January 2022 carry. L2A serves less well without training."
     ),
     "galileo_nano": (
         "It was trained on Sentinel-2 L1C x 10,000 without the offset of 1,000 that products since January 2022 carry, "
@@ -148,12 +148,15 @@ def known_bands(encoder: str, names: Sequence[str]) -> dict[str, int]:
     return found if set(found) == set(BANDS.get(encoder, {})) else {}
 
 
-def modalities_scaled_for_an_encoder(config: Mapping[str, Any]) -> set[str]:
-    """Return the names of modalities whose scaling is that of a pretrained encoder, from an architecture's `config`."""
+def held_modalities(config: Mapping[str, Any]) -> set[str]:
+    """Return the names of modalities whose scaling a pretrained encoder relies on, from an architecture's `config`."""
     found: set[str] = set()
-    for key, value in config.items():
-        if key == "encoder_options" and isinstance(value, Mapping):
-            found |= set(value.get("bands", {})) - set(value.get("scaled_otherwise", []))
-        elif isinstance(value, Mapping):
-            found |= modalities_scaled_for_an_encoder(value)
+    options = config.get("encoder_options")
+    if isinstance(options, Mapping):
+        for name in options.get("bands", {}):
+            if options.get("encoders", {}).get(name, config.get("encoder")) in SCALED:
+                found.add(name)
+    for value in config.values():
+        if isinstance(value, Mapping):
+            found |= held_modalities(value)
     return found

@@ -10,18 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import StemMode
+from .channels import adapted_to_bands
 from .descent import suitable_heads
 from .lite0_net import STAGES, STEM_WIDTH, SamePadConv2d, StillBatchNorm, initialise_lite, lite_blocks
 from .pretrained import Pretrained, PretrainedOptions, check_nothing_left, copy_tensors, unfit
 
 # The stages that lead from one map to the next, by the stride of the first map.
 _STEPS = {4: ((0, 1), (2,), (3, 4), (5, 6)), 2: ((0,), (1,), (2,), (3, 4))}
-_COLOURS = ("B4", "B3", "B2")
 _COUNTERS = ("num_batches_tracked",)
 
 
@@ -111,26 +110,3 @@ class Lite0Encoder(Pretrained):
             stem.conv.weight.data.copy_(adapted_to_bands(first, channels, self.known[domain]))
         later = tuple(f"blocks.{number}." for number in range(len(self.blocks), len(STAGES)))
         check_nothing_left(self.name, weights, used, (*later, "conv_head.", "bn2.", "classifier."))
-
-
-def adapted_to_bands(weight: Tensor, channels: int, known: Mapping[str, int]) -> Tensor:
-    """Return the first convolution `weight` (O, 3, k, k), red, green, blue, for images of `channels` bands.
-
-    For one band it is the sum of the three slices. Where red, green and blue are known, they keep their slices and
-    every other band takes the mean of the three; else bands take the slices in turn. All is scaled by 3 / channels, so
-    that the size of what comes out stays.
-
-    Args:
-        weight: published; of another number of channels than 3 it is repeated in turn.
-        channels: C.
-        known: places of red (B4), green (B3) and blue (B2); empty where they are not known.
-    """
-    given = weight.shape[1]
-    if channels == 1:
-        return weight.sum(1, keepdim=True)
-    if not known or given != len(_COLOURS):
-        return weight[:, torch.arange(channels) % given] * (given / channels)
-    adapted = weight.mean(1, keepdim=True).repeat(1, channels, 1, 1)
-    for slice_number, key in enumerate(_COLOURS):
-        adapted[:, known[key]] = weight[:, slice_number]
-    return adapted * (given / channels)

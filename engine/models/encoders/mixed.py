@@ -29,9 +29,7 @@ _FITTING: tuple[type[Pretrained], ...] = (DynamicWorldEncoder, GalileoEncoder)
 class Builder(Protocol):
     """What makes an encoder by its name: `build_encoder`."""
 
-    def __call__(
-        self, name: str, inputs: Mapping[str, int], stem: StemMode, options: Mapping[str, Any]
-    ) -> Encoder:
+    def __call__(self, name: str, inputs: Mapping[str, int], stem: StemMode, options: Mapping[str, Any]) -> Encoder:
         """Return a new encoder."""
 
 
@@ -55,7 +53,7 @@ class MixedOptions:
     frozen: list[str] = field(default_factory=list)
     widths: list[int] = field(default_factory=lambda: [64, 96, 128, 160])
     bands: dict[str, Any] = field(default_factory=dict)
-    scaled_otherwise: list[str] = field(default_factory=list)
+    scaled_otherwise: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         PretrainedOptions(False, self.bands, self.scaled_otherwise)
@@ -167,8 +165,8 @@ class MixedEncoder(LoadingEncoder):
         if kind in _FITTING:
             given["widths"] = self.options.widths
         given["frozen"] = given.get("frozen", False) or name in self.options.frozen
-        given["bands"] = {domain: names for domain, names in self.options.bands.items() if domain in inputs}
-        given["scaled_otherwise"] = [domain for domain in self.options.scaled_otherwise if domain in inputs]
+        for key in ("bands", "scaled_otherwise"):
+            given[key] = {domain: value for domain, value in getattr(self.options, key).items() if domain in inputs}
         return given
 
     def make_stem(self, channels: int, domains: list[str]) -> nn.Module:
