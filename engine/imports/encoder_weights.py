@@ -17,7 +17,7 @@ from .encoder_file import load_encoder
 
 _FOLDER = Path(__file__).resolve().parents[2] / "resources" / "encoders"
 # Whose the bundled weights are, for the cards of what is made from them.
-_CREDITS = {
+CREDITS = {
     "dynamic_world": "Dynamic World (Apache-2.0): Brown et al. 2022, doi 10.1038/s41597-022-01307-4; produced for the "
     "Dynamic World Project by Google in partnership with National Geographic and the World Resources Institute",
     "galileo_nano": "Galileo-nano (MIT, Copyright (c) 2024 Presto Authors): Tseng et al. 2025, arXiv 2502.09356",
@@ -43,7 +43,7 @@ class EncoderSource:
     @property
     def credits(self) -> str:
         """Whose the weights that come with Lacuna are, in a sentence; empty where none are used."""
-        found = "; ".join(_CREDITS[name] for name in self.bundled)
+        found = "; ".join(CREDITS[name] for name in self.bundled)
         return f"Encoder weights: {found}." if found else ""
 
     def tensors(self) -> dict[str, Tensor]:

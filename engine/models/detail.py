@@ -14,7 +14,7 @@ first and the last. So a value that was never seen counts as the nearest that wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,7 +172,7 @@ class Detail(Made):
         return name in self.model_config.priors
 
     def beliefs(self, name: str, image: Tensor) -> Tensor:
-        """Return what Dynamic World says (B, 9, H, W) of an `image` (B, C, H, W) of modality `name`; see `WorldPrior`."""
+        """Return what Dynamic World says (B, 9, H, W) of the `image` (B, C, H, W) of a modality; see `WorldPrior`."""
         return self.priors[self.key(name)](image)
 
     def code(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

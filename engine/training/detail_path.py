@@ -113,7 +113,7 @@ def _codes(model: Detail, samples: PixelSamples) -> dict[str, Tensor]:
 
 
 def _features(samples: PixelSamples, name: str) -> Tensor:
-    """Return the features (F, N) of a modality: those of windows, and below them Dynamic World's beliefs if it has any."""
+    """Return the features (F, N) of a modality: those of windows, and below them what Dynamic World says."""
     parts = [samples.features[name], *([samples.beliefs[name]] if name in samples.beliefs else [])]
     return torch.cat([torch.from_numpy(part).T for part in parts])
 

@@ -23,10 +23,11 @@ from .session import Session
 _NAME = "dynamic_world"
 # Sentinel-2's finest pixels have 10 m, its coarsest 60 m; on others what it says would be wrong, or cost too much.
 _PIXELS = (8.0, 62.0)
-# L1C = offset + gain * L2A: the mean of straight lines through three scenes that are here at both levels (docs/models.md).
+# L1C = offset + gain * L2A, the mean of straight lines through three scenes at both levels (tools/checkpoints).
 _AIR_OFFSET = (860.2, 542.0, 343.2, 320.4, 335.7, 311.4, 256.8, 48.1, 26.5)
 _AIR_GAIN = (0.6283, 0.6744, 0.7814, 0.7608, 0.8023, 0.8512, 0.8087, 0.902, 0.8346)
-_SURFACE, _ABOVE = re.compile(r"surface|\bl2a\b|level.?2a|\bboa\b", re.I), re.compile(r"\btoa\b|\bl1c\b|level.?1c|top of", re.I)
+_SURFACE = re.compile(r"surface|\bl2a\b|level.?2a|\bboa\b", re.I)
+_ABOVE = re.compile(r"\btoa\b|\bl1c\b|level.?1c|top of", re.I)
 # The darkest hundredth of blue seen through the air is brighter than this; of the ground alone it is darker.
 _LEAST_AIR = 600.0
 # If the least value of all bands lies in here, they carry the offset of 1,000 of products since January 2022: of scenes
@@ -72,19 +73,21 @@ def world_priors(session: Session) -> dict[str, WorldPrior]:
 
 
 def _config(session: Session, modality: Modality, places: Sequence[int]) -> WorldPriorConfig | None:
-    """Return how the values of a modality become those that Dynamic World knows; None, and why, where that is not clear."""
+    """Return how values of a modality become those that Dynamic World knows; None, said why, where that is not clear."""
     if _is_prepared(modality, places):
         _say(session, modality, "Its scaling is that of Dynamic World")
         return WorldPriorConfig(list(places))
     table = to_physical(modality.scaling, len(modality.bands))
     if table is None:
-        return _refused(session, modality, "its scaling is no straight line")
+        _refuse(session, modality, "its scaling is no straight line")
+        return None
     gain, offset = (np.array(table[key])[list(places)] for key in ("gain", "offset"))
     measured = gather(session.scenes, modality)[0].result()
     values = {key: np.array(measured[key])[list(places)] * gain + offset for key in ("minimum", "p01", "p99")}
     reflectance = _told(modality, values)
     if isinstance(reflectance, str):
-        return _refused(session, modality, reflectance)
+        _refuse(session, modality, reflectance)
+        return None
     air, factor = reflectance.through_air, reflectance.factor
     level = "the top of the atmosphere (L1C)" if air else "the ground (L2A), to which a typical atmosphere is added"
     _say(session, modality, f"Values are taken for reflectance at {level}")
@@ -124,13 +127,13 @@ def _told(modality: Modality, values: Mapping[str, np.ndarray]) -> _Reflectance 
 
 
 def _through_air(units: str, dark: np.ndarray) -> bool:
-    """Return whether values are of level 1C, by what the `units` say, else by the darkest hundredths (9) of the bands."""
+    """Return whether values are of level 1C, by the `units`, else by the darkest hundredths (9) of the bands."""
     if _SURFACE.search(units) or _ABOVE.search(units):
         return not _SURFACE.search(units)
     return bool(dark[0] >= _LEAST_AIR)
 
 
-def _refused(session: Session, modality: Modality, why: str) -> None:
+def _refuse(session: Session, modality: Modality, why: str) -> None:
     """Say why Dynamic World has no say."""
     session.reporter.warn(
         f"Modality {modality.name} has the bands of Sentinel-2, but Dynamic World is not asked about it: {why}."
