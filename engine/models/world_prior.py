@@ -2,7 +2,7 @@
 """What Dynamic World says of a Sentinel-2 image, as features of its pixels for the detail path.
 
 Brown et al. 2022, https://doi.org/10.1038/s41597-022-01307-4. It was trained on labelled images of the whole world. Its
-nine classes are seldom those of the analyst, but what it says of a pixel tells more of them than a few labels can teach.
+nine classes are seldom those of the analyst, but what it says of a pixel tells more than a few labels can teach.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def world_priors(session: Session) -> dict[str, WorldPrior]:
 
 
 def _config(session: Session, modality: Modality, places: Sequence[int]) -> WorldPriorConfig | None:
-    """Return how values of a modality become those that Dynamic World knows; None, said why, where that is not clear."""
+    """Return how values of a modality become those that Dynamic World knows; None, said why, where it is not clear."""
     if _is_prepared(modality, places):
         _say(session, modality, "Its scaling is that of Dynamic World")
         return WorldPriorConfig(list(places))
