@@ -19,18 +19,24 @@ def only_writer(path: str, output: str) -> Iterator[None]:
     Raises:
         LacunaError: `output-busy`, when another job is writing the same output.
     """
-    with open(path, "a", encoding="utf-8") as stream:
-        try:
-            _lock(stream)
-        except OSError:
-            raise LacunaError(
-                "output-busy",
-                f"Another job is writing {output} at this moment.",
-                "Wait for it, cancel it, or choose another output.",
-            ) from None
-        try:
-            yield
-        finally:
+    try:
+        with open(path, "a", encoding="utf-8") as stream:
+            try:
+                _lock(stream)
+            except OSError:
+                raise LacunaError(
+                    "output-busy",
+                    f"Another job is writing {output} at this moment.",
+                    "Wait for it, cancel it, or choose another output.",
+                ) from None
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    os.remove(path)
+    finally:
+        # Windows removes no file that is open, be it here or in the process that holds the lock.
+        if os.name == "nt":
             with contextlib.suppress(OSError):
                 os.remove(path)
 

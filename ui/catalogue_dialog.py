@@ -211,7 +211,7 @@ class CatalogueDialog(QDialog):
         self._states[entry.name] = SAME
         row = self.list.currentItem()
         if row is not None:
-            row.setText(HERE, _HERE[SAME]())
+            row.setText(HERE, _here_words(SAME))
         Settings().add_recent_checkpoint(path)
         say(self.messageLabel, tr("{} is here, and chosen on the page.").format(entry.name))
         self.fetched.emit(path)
@@ -223,7 +223,9 @@ class CatalogueDialog(QDialog):
         say(self.messageLabel, tr("Cancelled. A download goes on from there next time, where the server can."))
 
 
-_HERE = {ABSENT: lambda: "", SAME: lambda: tr("yes"), OTHER: lambda: tr("another version")}
+def _here_words(state: str) -> str:
+    """Return what the list says of what lies in the folder."""
+    return {ABSENT: "", SAME: tr("yes"), OTHER: tr("another version")}[state]
 
 
 def _state(entry: CatalogueEntry, folder: str, reporter: TaskReporter) -> str:
@@ -247,6 +249,6 @@ def _cells(entry: CatalogueEntry, state: str) -> list[str]:
         str(len(card.classes)),
         "" if miou is None else f"{miou:.2f}",
         size_words(entry.size),
-        _HERE[state](),
+        _here_words(state),
         card.licence or tr("not stated"),
     ]
