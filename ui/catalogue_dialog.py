@@ -74,6 +74,13 @@ class CatalogueDialog(QDialog):
             self.cancelButton.setEnabled(False)
             self._task.cancel()
 
+    def shut(self) -> None:
+        """Cancel what is running and hear no more of it: the dialog is about to be deleted."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.said.disconnect(self._show_event)
+            task.cancel()
+
     def entry(self) -> Optional[CatalogueEntry]:
         """Return the checkpoint that is chosen in the list, or None."""
         row = self.list.indexOfTopLevelItem(self.list.currentItem())

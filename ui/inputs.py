@@ -69,7 +69,7 @@ class ModelInputs(QWidget):
         """Let go of the project, and end a download."""
         self._guesser.stop()
         if self._catalogue is not None:
-            self._catalogue.cancel()
+            self._catalogue.shut()
         QgsProject.instance().layersAdded.disconnect(self._follow_layers)
         QgsProject.instance().layersRemoved.disconnect(self._follow_project)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from qgis.core import QgsApplication, QgsNetworkAccessManager
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtNetwork import QNetworkProxy
 
@@ -194,6 +195,21 @@ def test_closing_cancels(dialog, own, published, qtbot):
     settle(dialog, qtbot)
     assert not published.gate.is_set()
     assert not (own / f"{NAME}.safetensors").exists()
+
+
+def test_a_download_ends_quietly_when_the_panel_goes(qgis_app, own, published, qtbot):
+    Settings().catalogue = published.address
+    inputs = ModelInputs()
+    dialog = opened(inputs, qtbot)
+    published.gate.clear()
+    click(dialog.downloadButton, qtbot)
+    qtbot.waitUntil(lambda: dialog.progressBar.value() > 0)
+    inputs.shut()
+    sip.delete(inputs)
+    assert sip.isdeleted(dialog)
+    # What fails in a slot after that would fail this test.
+    qtbot.waitUntil(lambda: QgsApplication.taskManager().countActiveTasks() == 0)
+    assert not published.gate.is_set()
 
 
 def test_a_licence_is_shown_and_waits_for_its_check(inputs, own, published, qtbot):
