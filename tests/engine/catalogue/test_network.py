@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import socket
 import ssl
 import subprocess
 import threading
@@ -28,9 +30,7 @@ class Proxy(BaseHTTPRequestHandler):
         """Give the page from elsewhere, under the whole address that was asked for."""
         served = self.server.served
         served.asked.append((self.path, dict(self.headers.items())))
-        wanted = "Basic " + base64.b64encode(b"ana:p@ss word").decode()
-        if self.headers.get("Proxy-Authorization") != wanted:
-            self.send_error(407)
+        if not self.allowed():
             return
         body = served.files[self.path]
         self.send_response(200)
@@ -38,9 +38,34 @@ class Proxy(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def allowed(self):
+        """Return whether the right user asks, or refuse."""
+        right = self.headers.get("Proxy-Authorization") == "Basic " + base64.b64encode(b"ana:p@ss word").decode()
+        if not right:
+            self.send_error(407)
+        return right
+
     def do_CONNECT(self):
-        """Refuse to tunnel."""
-        self.send_error(407)
+        """Open a tunnel, whatever it is for, to the server that `tunnel` names."""
+        if not self.allowed():
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.server.served.asked.append((self.path, {}))
+        with socket.create_connection(self.server.served.tunnel) as goal:
+            back = threading.Thread(target=relay, args=(goal, self.connection), daemon=True)
+            back.start()
+            relay(self.connection, goal)
+            back.join(20)
+        self.close_connection = True
+
+
+def relay(source, goal):
+    """Pass on what comes from one socket to another until it ends."""
+    with contextlib.suppress(OSError):
+        while block := source.recv(65536):
+            goal.sendall(block)
+        goal.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
@@ -164,11 +189,27 @@ def certificate(tmp_path_factory):
     return str(key), str(found)
 
 
-def test_certificates_are_checked_and_more_can_be_trusted(server, refusal, reporter, certificate):
+def secured(server, certificate):
+    """Let a server speak https, and return its address."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate[1], certificate[0])
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    address = server.address.replace("http:", "https:")
+    return server.address.replace("http:", "https:")
+
+
+def test_https_through_a_proxy_with_user_and_password(server, serve, reporter, certificate):
+    proxy, address = serve(Proxy), secured(server, certificate)
+    proxy.tunnel = server.server_address
+    url = proxy.address.replace("http://", "http://ana:p%40ss%20word@")
+    network = Network(proxy=url, certificates=Path(certificate[1]).read_text(), timeout=5.0)
+    assert len(read_catalogue(f"{address}/catalogue.json", network, reporter).entries) == 1
+    assert [path for path, _ in proxy.asked] == [f"127.0.0.1:{server.server_address[1]}"]
+    # What is for the proxy does not reach the server behind it.
+    assert "Proxy-Authorization" not in {name.title() for name in server.asked[0][1]}
+
+
+def test_certificates_are_checked_and_more_can_be_trusted(server, refusal, reporter, certificate):
+    address = secured(server, certificate)
     assert refusal(f"{address}/catalogue.json").code == "network-certificate"
     trusting = Network(certificates=Path(certificate[1]).read_text(), timeout=2.0)
     assert len(read_catalogue(f"{address}/catalogue.json", trusting, reporter).entries) == 1
