@@ -58,6 +58,24 @@ class Settings:
     def folder(self, path: str) -> None:
         self._set("folder", path)
 
+    @property
+    def catalogue(self) -> str:
+        """The address of the catalogue of checkpoints; empty for the project's own."""
+        return self._get("catalogue", "", str)
+
+    @catalogue.setter
+    def catalogue(self, address: str) -> None:
+        self._set("catalogue", address)
+
+    @property
+    def checkpoint_folder(self) -> str:
+        """The folder for checkpoints of the analyst's own; empty for the one in the profile."""
+        return self._get("checkpoint_folder", "", str)
+
+    @checkpoint_folder.setter
+    def checkpoint_folder(self, path: str) -> None:
+        self._set("checkpoint_folder", path)
+
     def cost(self, key: str) -> tuple[float, float]:
         """Return seconds a tile and peak memory in bytes of an earlier run like this one (`key`), 0 for unknown."""
         return self._get(f"pace/{key}", 0.0, float), self._get(f"memory/{key}", 0.0, float)

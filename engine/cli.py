@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line: `lacuna segment`, `train`, `finetune`, `evaluate`, `scenarios`, `describe`, `import`, `worker`.
+"""The command line: `lacuna segment`, `train`, `finetune`, `evaluate`, `scenarios`, `describe`, `fetch` and the others.
 
 See `docs/commands.md`.
 """
@@ -33,7 +33,9 @@ from .jobs import (
     PROBABILITY_TYPES,
     PROTOCOLS,
     STRATEGIES,
+    CatalogueJob,
     EvaluateJob,
+    FetchJob,
     FinetuneJob,
     ImportJob,
     Job,
@@ -108,6 +110,8 @@ def _parser() -> _Parser:
     described.add_argument("--json", action="store_true", help="print the card as one line of JSON")
     _add_merge(commands.add_parser("merge", help="merge adapters into their checkpoint", allow_abbrev=False))
     _add_import(commands.add_parser("import", help="turn published weights into a checkpoint", allow_abbrev=False))
+    _add_fetch(commands.add_parser("fetch", help="get a checkpoint from a catalogue", allow_abbrev=False))
+    _add_catalogue(commands.add_parser("catalogue", help="make a catalogue of checkpoints", allow_abbrev=False))
     commands.add_parser(
         "worker",
         help="run one job, given as a line of JSON on standard input; events go to standard output",
@@ -212,6 +216,30 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
         help="what a fine-tuning by LoRA wrote (.lora.safetensors)",
     )
     add("--output", required=True, type=_path, metavar="C2", help="the fine-tuned checkpoint")
+    _add_overwrite(parser)
+    _add_json(parser)
+
+
+def _add_fetch(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=FetchJob)
+    add = parser.add_argument
+    text = "a checkpoint of the catalogue, or the address of a catalogue that has one alone"
+    add("name", nargs="?", default="", metavar="NAME|ADDRESS", type=_path, help=text)
+    text = "address, file or folder of the catalogue; default: the project's own"
+    add("--catalogue", default="", type=_path, metavar="A", help=text)
+    add("--output", default="", type=_path, metavar="FOLDER", help="default: your folder of checkpoints")
+    add("--list", dest="list_only", action="store_true", help="show what there is, or one card, and fetch nothing")
+    add("--accept-licence", action="store_true", help="the licence of this checkpoint was read and is accepted")
+    _add_overwrite(parser)
+    _add_json(parser)
+
+
+def _add_catalogue(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(job=CatalogueJob)
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", type=_path, help="where the checkpoints lie")
+    add("--output", default="", type=_path, metavar="F", help="default: catalogue.json in the folder")
+    add("--base", default="", metavar="A", help="address of the checkpoints; default: beside the catalogue")
     _add_overwrite(parser)
     _add_json(parser)
 

@@ -394,7 +394,57 @@ class MergeJob:
         """Accept whatever the fields are: only the files can tell whether they fit."""
 
 
-Job = Union[SegmentJob, TrainJob, FinetuneJob, EvaluateJob, ScenariosJob, ImportJob, MergeJob]
+@dataclass
+class FetchJob:
+    """Fetch a checkpoint from a catalogue, or list what it has: the request behind `lacuna fetch`.
+
+    `name` is that of a checkpoint in the `catalogue` (empty: the project's own), or the address of a catalogue with one
+    checkpoint, or one named after `#`. `output` is a folder (empty: the user's own for checkpoints).
+    """
+
+    name: str = ""
+    catalogue: str = ""
+    output: str = ""
+    accept_licence: bool = False
+    list_only: bool = False
+    overwrite: bool = False
+
+    kind: typing.ClassVar[str] = "fetch"
+
+    def unfinished_paths(self) -> list[str]:
+        """Return the files that whoever kills the engine removes: none, as a download goes on where it stopped."""
+        return []
+
+    def check(self) -> None:
+        """Raise UsageError if nothing is named that could be fetched."""
+        if not self.name and not self.list_only:
+            raise UsageError("usage", "No checkpoint was named.", "Name one, or list what there is with --list.")
+
+
+@dataclass
+class CatalogueJob:
+    """Write a catalogue of the checkpoints in a folder: the request behind `lacuna catalogue`.
+
+    `output` is the file (empty: `catalogue.json` in the folder); `base` the address under which the checkpoints will
+    lie, where that is not beside the catalogue.
+    """
+
+    folder: str
+    output: str = ""
+    base: str = ""
+    overwrite: bool = False
+
+    kind: typing.ClassVar[str] = "catalogue"
+
+    def unfinished_paths(self) -> list[str]:
+        """Return the files in which unfinished work lies; whoever kills the engine removes them."""
+        return [self.output + ".part"] if self.output else []
+
+    def check(self) -> None:
+        """Accept whatever the fields are: only the files can tell whether they fit."""
+
+
+Job = Union[SegmentJob, TrainJob, FinetuneJob, EvaluateJob, ScenariosJob, ImportJob, MergeJob, FetchJob, CatalogueJob]
 KINDS: dict[str, type] = {job.kind: job for job in typing.get_args(Job)}
 
 

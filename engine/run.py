@@ -28,6 +28,8 @@ _WORK = {
     "import": (".imports.importers", "import_weights"),
     "evaluate": (".evaluation.evaluate", "evaluate"),
     "merge": (".finetuning.merge", "merge"),
+    "fetch": (".catalogue.fetch", "fetch_job"),
+    "catalogue": (".catalogue.publish", "publish"),
 }
 _PACKAGE = __name__.rpartition(".")[0]
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUDA_ERROR_OUT_OF_MEMORY")

@@ -65,6 +65,25 @@ def score_words(card: Card, bound: list[str], partial: list[str]) -> str:
     return ", ".join(words) + "."
 
 
+def measured_words(card: Card) -> str:
+    """Return how accurate a checkpoint was measured to be, with all modalities and with fewer, in one sentence."""
+    if not card.scores:
+        return tr("Its accuracy was not measured.")
+    whole = card.miou(tuple(card.names))
+    fewer = sorted(
+        (item["miou"], " + ".join(item["available"]))
+        for item in card.scores
+        if set(item["available"]) != set(card.names)
+    )
+    words = [] if whole is None else [tr("mIoU {} with all modalities").format(_number(whole))]
+    if fewer:
+        (low, least), (high, most) = fewer[0], fewer[-1]
+        lowest, highest = f"{_number(low)} ({least})", f"{_number(high)} ({most})"
+        words.append(lowest if len(fewer) == 1 else tr("{} to {} with fewer").format(lowest, highest))
+    on = tr(", measured on {}").format(card.scores_on) if card.scores_on else ""
+    return f"{'; '.join(words)}{on}."
+
+
 def _modality_words(item: Modality, card: Card) -> str:
     """Return the bands and conditions of a modality in words."""
     words = [", ".join(map(escape, item.bands))]

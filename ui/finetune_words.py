@@ -7,12 +7,11 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from qgis.core import QgsApplication
-
 from ..compat import tr
 from ..engine.checkpoint.card import Card
 from ..engine.checkpoint.card_file import read_card
 from ..engine.errors import LacunaError
+from ..host.catalogues import own_folder
 from ..host.run_job import BUNDLED_CHECKPOINTS, duration
 
 
@@ -50,10 +49,10 @@ def find_parent(card: Card, paths: Iterable[str]) -> str:
 
 
 def default_output(checkpoint: str) -> str:
-    """Return a new file for what is made from `checkpoint`: beside it, or in the profile where that is the plugin's."""
+    """Return a new file for what is made from `checkpoint`: beside it, or in the analyst's folder if it is bundled."""
     folder = os.path.dirname(os.path.abspath(checkpoint))
     if os.path.realpath(folder) == os.path.realpath(BUNDLED_CHECKPOINTS) or not os.access(folder, os.W_OK):
-        folder = os.path.join(QgsApplication.qgisSettingsDirPath(), "lacuna", "checkpoints")
+        folder = own_folder()
     stem = os.path.splitext(os.path.basename(checkpoint))[0]
     names = (f"{stem}-tuned{number}.safetensors" for number in ("", *(f"-{count}" for count in range(2, 10_000))))
     return next(path for path in (os.path.join(folder, name) for name in names) if not os.path.exists(path))

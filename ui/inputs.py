@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from qgis.core import QgsProject, QgsRasterLayer
 from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
-from qgis.PyQt.QtWidgets import QFileDialog, QWidget
+from qgis.PyQt.QtWidgets import QFileDialog, QMenu, QWidget
 
 from ..compat import tr
 from ..engine.checkpoint.card import Card
@@ -17,10 +17,12 @@ from ..engine.checkpoint.card_file import read_card
 from ..engine.errors import LacunaError
 from ..engine.jobs import SourceSpec
 from ..host.binding import Binding, guess, source_specs
+from ..host.catalogues import own_checkpoints
 from ..host.exports import Exports
 from ..host.run_job import BUNDLED_CHECKPOINTS
 from ..settings import Settings
 from .card_text import card_html, classes_html
+from .catalogue_dialog import CatalogueDialog
 from .forms import load_form, say
 from .modality_row import ModalityRow
 from .outline import OutlineGrid, cover, reference_grid
@@ -54,20 +56,26 @@ class ModelInputs(QWidget):
         self._guesser.setSingleShot(True)
         self._guesser.timeout.connect(self._guess_layers)
         self.checkpointCombo.currentIndexChanged.connect(self.load_card)
-        self.checkpointButton.clicked.connect(self._browse_checkpoint)
+        self._catalogue: Optional[CatalogueDialog] = None
+        self.checkpointMenu = QMenu(self)
+        self.checkpointMenu.addAction(tr("Choose a file…"), self._browse_checkpoint)
+        self.checkpointMenu.addAction(tr("Get more checkpoints…"), self.show_catalogue)
+        self.checkpointButton.setMenu(self.checkpointMenu)
         self.cardButton.toggled.connect(self.cardText.setVisible)
         QgsProject.instance().layersAdded.connect(self._follow_layers)
         QgsProject.instance().layersRemoved.connect(self._follow_project)
 
     def shut(self) -> None:
-        """Let go of the project."""
+        """Let go of the project, and end a download."""
         self._guesser.stop()
+        if self._catalogue is not None:
+            self._catalogue.shut()
         QgsProject.instance().layersAdded.disconnect(self._follow_layers)
         QgsProject.instance().layersRemoved.disconnect(self._follow_project)
 
     def list_checkpoints(self) -> None:
-        """Offer the bundled checkpoints and those used before; once, when all signals are connected."""
-        paths = [str(path) for path in sorted(BUNDLED_CHECKPOINTS.glob("*.safetensors"))]
+        """Offer the bundled checkpoints, the analyst's own and those used before; once, when signals are connected."""
+        paths = [str(path) for path in sorted(BUNDLED_CHECKPOINTS.glob("*.safetensors"))] + own_checkpoints()
         paths += [path for path in Settings().recent_checkpoints if path not in paths and os.path.exists(path)]
         for path in paths:
             self.offer_checkpoint(path)
@@ -81,7 +89,10 @@ class ModelInputs(QWidget):
     def offer_checkpoint(self, path: str) -> None:
         """Let the checkpoint at `path` join the list if it is new; it is chosen only where none was."""
         if self.checkpointCombo.findData(path) < 0:
-            self.checkpointCombo.addItem(Path(path).stem, path)
+            name = Path(path).stem
+            if self.checkpointCombo.findText(name) >= 0:
+                name = tr("{} (in {})").format(name, os.path.dirname(path))
+            self.checkpointCombo.addItem(name, path)
             self.checkpointCombo.setItemData(self.checkpointCombo.count() - 1, path, Qt.ItemDataRole.ToolTipRole)
 
     def set_checkpoint(self, path: str) -> None:
@@ -99,6 +110,13 @@ class ModelInputs(QWidget):
         if path:
             Settings().folder = os.path.dirname(path)
             self.set_checkpoint(path)
+
+    def show_catalogue(self) -> None:
+        """Open the catalogue, from which a checkpoint can be fetched; what comes is chosen here."""
+        if self._catalogue is None:
+            self._catalogue = CatalogueDialog(self)
+            self._catalogue.fetched.connect(self.set_checkpoint)
+        self._catalogue.open()
 
     def load_card(self) -> None:
         """Read the chosen checkpoint's header, again if need be, and make the rows for its modalities."""

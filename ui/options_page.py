@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Settings > Options > Lacuna: the Python of the engine, chosen or made on a click, and a report of its state."""
+"""Settings > Options > Lacuna: the Python of the engine, chosen or made on a click; checkpoints; a report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QVBoxLayout, QWidget
 
 from ..compat import tr
+from ..engine.catalogue.address import DEFAULT_CATALOGUE
 from ..engine.errors import LacunaError
 from ..engine.version import __version__
 from ..host import environment, interpreters
+from ..host.catalogues import profile_folder
 from ..host.interpreters import Interpreter, Report
 from ..host.run_job import find_interpreter
 from ..settings import Settings
@@ -71,8 +73,10 @@ class OptionsPage(QgsOptionsPageWidget):
         return interpreters.environment_folder(QgsApplication.qgisSettingsDirPath())
 
     def apply(self) -> None:
-        """Keep the chosen interpreter: the options were accepted."""
+        """Keep what was chosen: the options were accepted."""
         Settings().interpreter = self.form.interpreterWidget.filePath().strip()
+        Settings().checkpoint_folder = self.form.folderWidget.filePath().strip()
+        Settings().catalogue = self.form.catalogueEdit.text().strip()
 
     def _fill(self) -> None:
         """Fill what does not change."""
@@ -80,6 +84,12 @@ class OptionsPage(QgsOptionsPageWidget):
         self.form.interpreterWidget.setDialogTitle(tr("Python program of the engine"))
         self.form.interpreterWidget.setFilePath(Settings().interpreter)
         self.form.interpreterWidget.lineEdit().setPlaceholderText(tr("found by Lacuna"))
+        self.form.folderWidget.setStorageMode(QgsFileWidget.StorageMode.GetDirectory)
+        self.form.folderWidget.setDialogTitle(tr("Folder for your checkpoints"))
+        self.form.folderWidget.setFilePath(Settings().checkpoint_folder)
+        self.form.folderWidget.lineEdit().setPlaceholderText(profile_folder())
+        self.form.catalogueEdit.setText(Settings().catalogue)
+        self.form.catalogueEdit.setPlaceholderText(DEFAULT_CATALOGUE)
         for build, words in (("cpu", tr("for the CPU")), ("cuda", tr("for NVIDIA graphics cards (CUDA)"))):
             self.form.buildCombo.addItem(tr("{}, about {:g} GB").format(words, environment.SIZE[build]), build)
         self.form.log.hide()

@@ -7,13 +7,12 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import LacunaError
 from ..events import Reporter
+from ..locks import only_writer
 from ..raster.writer import write_json
 
 _LEDGER = "job.json"
@@ -69,29 +68,5 @@ class Unfinished:
             LacunaError: `output-busy`, when another job is writing the same output.
         """
         path = self.home.with_name(self.home.name + _LOCK)
-        with open(path, "a", encoding="utf-8") as stream:
-            try:
-                _lock(stream)
-            except OSError:
-                raise LacunaError(
-                    "output-busy",
-                    f"Another job is writing {str(self.home).removesuffix('.part')} at this moment.",
-                    "Wait for it, cancel it, or choose another output.",
-                ) from None
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):
-                    os.remove(path)
-
-
-def _lock(stream: Any) -> None:
-    """Lock an open file, or raise OSError if another process has."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with only_writer(str(path), str(self.home).removesuffix(".part")):
+            yield

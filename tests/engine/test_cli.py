@@ -401,7 +401,8 @@ def test_help_and_describe_load_neither_torch_nor_rasterio_nor_numpy(checkpoint,
 def test_help_lists_the_commands_and_version_the_version():
     done = lacuna("--help")
     assert done.returncode == 0
-    for command in ("segment", "train", "finetune", "evaluate", "scenarios", "describe", "import", "worker"):
+    commands = ("segment", "train", "finetune", "evaluate", "scenarios", "describe", "import", "worker")
+    for command in (*commands, "fetch", "catalogue"):
         assert f"\n    {command}" in done.stdout
     assert lacuna("--version").stdout.startswith("lacuna ")
 

@@ -17,7 +17,9 @@ from lacuna.engine.jobs import (
     ENCODERS,
     KINDS,
     NETWORKS,
+    CatalogueJob,
     EvaluateJob,
+    FetchJob,
     FinetuneJob,
     ImportJob,
     MergeJob,
@@ -253,8 +255,16 @@ def test_every_kind_is_known_by_its_name():
     kinds = {
         "segment": SegmentJob, "train": TrainJob, "finetune": FinetuneJob, "evaluate": EvaluateJob,
         "scenarios": ScenariosJob, "import": ImportJob, "merge": MergeJob,
+        "fetch": FetchJob, "catalogue": CatalogueJob,
     }  # fmt: skip
     assert kinds == KINDS
+
+
+def test_a_fetch_names_something_unless_it_lists():
+    with pytest.raises(UsageError, match="--list"):
+        FetchJob().check()
+    FetchJob(list_only=True).check()
+    assert from_json('{"job": "fetch", "name": "a", "catalogue": "https://example.org/c.json"}').name == "a"
 
 
 TUNING = {"job": "finetune", "checkpoint": "c", "modalities": {"a": {"path": "a"}}, "labels": "l", "output": "o"}

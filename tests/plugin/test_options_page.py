@@ -35,6 +35,16 @@ def test_the_chosen_interpreter_is_kept_when_accepted(page):
     assert Settings().interpreter == "/opt/python"
 
 
+def test_folder_and_catalogue_of_checkpoints_are_kept_when_accepted(page, tmp_path):
+    assert page.form.folderWidget.lineEdit().placeholderText() == str(tmp_path / "lacuna" / "checkpoints")
+    assert page.form.catalogueEdit.placeholderText().startswith("https://github.com/lacuna-qgis/lacuna/")
+    page.form.folderWidget.setFilePath(str(tmp_path / "mine"))
+    page.form.catalogueEdit.setText(" https://example.org/catalogue.json ")
+    page.apply()
+    assert Settings().checkpoint_folder == str(tmp_path / "mine")
+    assert Settings().catalogue == "https://example.org/catalogue.json"
+
+
 def test_check_tells_versions_and_devices(page, engine_python, qtbot):
     text = check(page, qtbot)
     assert "torch 2." in text

@@ -19,7 +19,7 @@ import pytest
 from PyQt6 import QtCore, QtGui, QtWidgets
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("QtCore", "QtGui", "QtWidgets", "QtTest", "sip", "uic")
+MODULES = ("QtCore", "QtGui", "QtNetwork", "QtWidgets", "QtTest", "sip", "uic")
 PUT_BACK = {"QtWidgets": {"QAction": QtGui.QAction, "QShortcut": QtGui.QShortcut}}
 _links = tempfile.TemporaryDirectory(prefix="lacuna-qt6-")
 

@@ -11,7 +11,7 @@ import qt6_names
 from qgis.PyQt.QtCore import QObject
 from test_forms import ROOT, files
 
-QT_MODULES = ("QtCore", "QtGui", "QtWidgets", "QtTest")
+QT_MODULES = ("QtCore", "QtGui", "QtNetwork", "QtWidgets", "QtTest")
 TESTS = [path.relative_to(ROOT) for path in sorted((ROOT / "tests" / "plugin").glob("*.py"))]
 SOURCES = [*files(".py"), *TESTS]
 
