@@ -183,10 +183,14 @@ class ModelInputs(QWidget):
                 row.propose_offset(offsets[row.modality.name], why)
 
     def show_cover(self, grid: Optional[OutlineGrid]) -> dict[str, float]:
-        """Show in each row how much of `grid` its layer covers, and return these shares (0 to 1)."""
+        """Show in each row how much of `grid` its layer covers, and return these shares (0 to 1).
+
+        The rows also tell whether the values there are such as the checkpoint has learned from.
+        """
         shares = {name: cover(layer, grid) for name, layer in self.layers().items()} if grid else {}
         for row in self.rows:
             row.set_cover(shares.get(row.modality.name))
+            row.set_area(grid)
         return shares
 
     def problem(self) -> str:
