@@ -177,7 +177,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--output", required=True, type=_path, metavar="C", help="the checkpoint, a .safetensors file")
     add("--config", type=_path, metavar="F", help="settings of the architecture (TOML)")
     add("--encoder", metavar="NAME", help="such as resnet_small or pvt_v2_b0")
-    add("--encoder-weights", type=_path, metavar="F", help="an encoder file to start from")
+    add("--encoder-weights", type=_path, metavar="F", help="an encoder file to start from, or none")
     add("--preset", choices=PRESETS, default="default", help="settings of training; default: default")
     add("--seed", type=int, default=0, metavar="N", help="default: 0")
     add("--epochs", type=int, metavar="N", help="default: the preset's")

@@ -21,6 +21,8 @@ DEVICES = "auto, cpu, cuda or cuda:N"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PROBABILITY_TYPES = ("uint8", "float32")
 PRESETS = ("default", "paper")
+# In place of an encoder file: begin with random weights, even where Lacuna has others.
+NO_WEIGHTS = "none"
 # What `lacuna import` knows: whole networks, which need a card, and encoders.
 NETWORKS = ("dis2", "cmx")
 ENCODERS = ("pvt_v2", "mit", "resnet")
@@ -124,7 +126,9 @@ class SegmentJob:
 class TrainJob:
     """Train a model from scratch on the scenes of a manifest: the request behind `lacuna train`.
 
-    With `detail` the network is joined with a detail path, which looks at single pixels; not under the preset `paper`.
+    `encoder_weights` is an encoder file, or `none` for random weights; without it they are those that come with Lacuna,
+    if it has any for this encoder. With `detail` the network is joined with a detail path, which looks at single
+    pixels; not under the preset `paper`.
     """
 
     manifest: str

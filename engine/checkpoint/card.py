@@ -24,7 +24,11 @@ SCALINGS: dict[str, tuple[str, ...]] = {
     "min_max": ("minimum", "maximum"),
     "clip": ("minimum", "maximum"),
     "z_score": ("mean", "std"),
+    "log": ("scale",),
+    "logistic": ("offset", "scale"),
 }
+# Steps that are no straight line: what a network learned behind one of them means something else behind another.
+CURVED = ("log", "logistic")
 SCHEMA = 1
 
 Scenario = tuple[str, ...]

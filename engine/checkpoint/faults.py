@@ -21,6 +21,21 @@ def card_fault(card: Card) -> str:
     return next(filter(None, (check(card) for check in (*checks, _measures_fault))), "")
 
 
+def chain_fault(chain: list[Any], bands: int) -> str:
+    """Return what is wrong with a scaling chain over `bands` bands, or an empty string.
+
+    Right before a `log` must stand a `clip` that keeps its values where a logarithm is defined: a pixel that is valid
+    must not become one that is no number.
+    """
+    for index, step in enumerate(chain):
+        fault = scaling_fault(step, bands)
+        if not fault and step["type"] == "log":
+            fault = _log_fault(step, chain[index - 1] if index else {}, bands)
+        if fault:
+            return fault
+    return ""
+
+
 def scaling_fault(step: Any, bands: int) -> str:
     """Return what is wrong with one step of a scaling chain over `bands` bands, or an empty string."""
     kind = step.get("type") if isinstance(step, dict) else None
@@ -35,8 +50,10 @@ def scaling_fault(step: Any, bands: int) -> str:
             return f"scaling {kind} needs for {name} one number, or one for each of {bands} bands; found {step[name]}"
         if name == "std" and any(number <= 0 for number in numbers):
             return f"scaling z_score needs std above 0; found {step[name]}"
+        if name == "scale" and kind == "log" and any(number <= 0 for number in numbers):
+            return f"scaling log needs a scale above 0; found {step[name]}"
         if name == "scale" and 0 in numbers:
-            return f"scaling offset_scale needs a scale other than 0; found {step[name]}"
+            return f"scaling {kind} needs a scale other than 0; found {step[name]}"
     if "minimum" in step and any(low > high for low, high in _by_band(step, bands)):
         return f"scaling {kind} needs a minimum below its maximum; found {step['minimum']} and {step['maximum']}"
     if kind == "min_max" and any(low == high for low, high in _by_band(step, bands)):
@@ -44,11 +61,25 @@ def scaling_fault(step: Any, bands: int) -> str:
     return ""
 
 
+def _log_fault(step: dict[str, Any], before: dict[str, Any], bands: int) -> str:
+    """Return what is wrong with a `log` behind the step `before`, or an empty string."""
+    if before.get("type") != "clip":
+        return "scaling log needs a clip right before it, or it has no result for low values"
+    for (low, _), scale in zip(_by_band(before, bands), _each(step["scale"], bands)):
+        if low * scale <= -1:
+            return f"scaling log with scale {scale} needs a clip above {-1 / scale:g}; found {low}"
+    return ""
+
+
 def _by_band(step: dict[str, Any], bands: int) -> Iterator[tuple[float, float]]:
     """Yield minimum and maximum of each band."""
-    low, high = (value if isinstance(value, list) else [value] for value in (step["minimum"], step["maximum"]))
-    for band in range(bands):
-        yield low[band % len(low)], high[band % len(high)]
+    return zip(_each(step["minimum"], bands), _each(step["maximum"], bands))
+
+
+def _each(parameter: Any, bands: int) -> list[float]:
+    """Return a parameter as a list with one number for each band."""
+    numbers = parameter if isinstance(parameter, list) else [parameter]
+    return [numbers[band % len(numbers)] for band in range(bands)]
 
 
 def _is_number(value: Any) -> bool:
@@ -111,7 +142,7 @@ def _modality_fault(item: Modality) -> str:
         return f"modality {item.name} has resolution {item.resolution!r}; expected smallest and largest, in metres"
     if not isinstance(item.scaling, list) or not item.scaling:
         return f"modality {item.name} has scaling {item.scaling!r}; expected a list of steps"
-    fault = next((fault for step in item.scaling if (fault := scaling_fault(step, len(bands)))), "")
+    fault = chain_fault(item.scaling, len(bands))
     return f"modality {item.name}: {fault}" if fault else _statistics_fault(item)
 
 

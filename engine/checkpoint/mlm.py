@@ -25,6 +25,8 @@ _EXPRESSIONS = {
     "min_max": "(({0}-{minimum})/({maximum}-{minimum}))",
     "clip": "clip({0},{minimum},{maximum})",
     "z_score": "(({0}-{mean})/{std})",
+    "log": "log({0}*{scale}+1)",
+    "logistic": "(1/(1+exp(-({0}*{scale}+{offset}))))",
 }
 
 

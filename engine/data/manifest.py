@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.card import RESAMPLINGS, Card, ClassInfo, Modality
-from ..checkpoint.faults import card_fault, scaling_fault
+from ..checkpoint.faults import card_fault, chain_fault
 from ..jobs import SourceSpec
 from ..naming import key_of
 from ..palette import CLASSES, GREY
@@ -169,12 +169,9 @@ def _modality(table: Table, name: str) -> Modality:
         nodata=None if nodata is None else float(nodata),
         required=table.take("required", bool, default=False),
     )
-    for step in modality.scaling:
-        fault = scaling_fault(step, len(modality.bands))
-        if fault:
-            raise table.fault(
-                f"has {table.place('scaling')}: {fault}", "See docs/manifest.md for what each step takes."
-            )
+    fault = chain_fault(modality.scaling, len(modality.bands))
+    if fault:
+        raise table.fault(f"has {table.place('scaling')}: {fault}", "See docs/checkpoint.md for what each step takes.")
     table.finish()
     return modality
 

@@ -18,6 +18,7 @@ from ..errors import CancelledError, LacunaError
 from ..events import Reporter
 from ..jobs import FinetuneJob
 from ..models.base import SegmentationModel
+from ..models.encoders.inputs import held_modalities
 from ..models.joined import Joined
 from ..raster.scene import gdal_limits
 from ..report.finetuning import finetuning_page
@@ -90,7 +91,8 @@ def _run(task: Task, parent: SegmentationModel, device: torch.device, reporter: 
         check_labels(opened, task.manifest)
         task = replace(task, manifest=replace(task.manifest, split=choose_split(task, opened, reporter)))
         divide_scenes(opened, task.manifest, reporter)
-        fitted = fit_scaling(opened, task.card.modalities)
+        held = held_modalities(task.card.architecture["config"])
+        fitted = fit_scaling(opened, task.card.modalities, held)
         for scene in opened:
             scene.prepare(task.card.modalities)
         reporter.check()

@@ -7,12 +7,12 @@ to nothing from them, nor from bands of which its scaling leaves hardly any spre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from ..checkpoint.card import Modality
+from ..checkpoint.card import CURVED, Modality
 from ..data.labelled_scenes import LabelledScene
 from ..data.measure import gather
 from ..data.statistics import pooled_level, standard_chain
@@ -23,14 +23,17 @@ FARTHEST_CENTRE = 2.5
 SPREADS = (0.25, 4.0)
 
 
-def fit_scaling(scenes: Sequence[LabelledScene], modalities: Sequence[Modality]) -> list[Modality]:
+def fit_scaling(
+    scenes: Sequence[LabelledScene], modalities: Sequence[Modality], held: Collection[str] = ()
+) -> list[Modality]:
     """Return `modalities`, each as it is or, where a band of it does not fit, scaled by the scenes' training pixels.
 
     Args:
         scenes: divided, not yet prepared: as they lie in the files.
         modalities: of the checkpoint.
+        held: names of those whose scaling a pretrained encoder relies on (`inputs.held_modalities`), which stays.
     """
-    return [_fitted(scenes, modality) for modality in modalities]
+    return [modality if modality.name in held else _fitted(scenes, modality) for modality in modalities]
 
 
 def changed_scaling(before: Sequence[Modality], after: Sequence[Modality]) -> list[str]:
@@ -39,7 +42,12 @@ def changed_scaling(before: Sequence[Modality], after: Sequence[Modality]) -> li
 
 
 def _fitted(scenes: Sequence[LabelledScene], modality: Modality) -> Modality:
-    """Return one modality, scaled anew where it does not fit."""
+    """Return one modality, scaled anew where it does not fit.
+
+    Behind a curve the weights know values by their place on it, and no values lie far away: such a scaling is kept.
+    """
+    if any(step["type"] in CURVED for step in modality.scaling):
+        return modality
     whole, levels = gather(scenes, modality)
     if not levels:
         return modality

@@ -222,8 +222,12 @@ class SegmentationModel(nn.Module, ABC):
         )
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that `load_encoder` may set, for a learning rate of their own."""
+        """Return the parameters of the encoders."""
         return []
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that `load_encoder` sets, for a learning rate of their own."""
+        return self.encoder_parameters()
 
     def class_tensors(self) -> ClassTensors:
         """Return which tensors have a part for each class, found by comparison with a network of one class more.

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import lcm
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ from torch.nn import functional as F
 
 from .base import SegmentationModel, TrainingSettings, reference_size
 from .containers import ModuleDictOf, summed
-from .encoders import build_encoder
+from .encoders import build_encoder, options_for_one
 from .encoders.weights import load_published
 from .grids import crop_cells, enlarge, pad_to_multiple, resample_features, to_reference
 from .layers import ChannelNorm, at_least_single, module_key
@@ -226,9 +227,10 @@ class ModalityBranch(nn.Module):
     token grid there is one vector for all places, which then only tells the modalities apart.
     """
 
-    def __init__(self, channels: int, config: CbcConfig) -> None:
+    def __init__(self, name: str, channels: int, config: CbcConfig) -> None:
         super().__init__()
-        self.encoder = build_encoder(config.encoder, channels, options=config.encoder_options)
+        options = options_for_one(config.encoder_options, name)
+        self.encoder = build_encoder(config.encoder, channels, options=options)
         maps = self.encoder.out_channels
         given = (self.encoder.stem_channels or maps[0], *maps)
         self.strides = (self.encoder.strides[0], *self.encoder.strides)
@@ -348,7 +350,7 @@ class Cbc(SegmentationModel):
         self.draws_scenarios = config.draw_scenarios
         names, widths, norm = list(modalities), config.level_widths[:SKIPS], config.norm
         self.branches = ModuleDictOf(
-            {module_key(name): ModalityBranch(channels, config) for name, channels in modalities.items()}
+            {module_key(name): ModalityBranch(name, channels, config) for name, channels in modalities.items()}
         )
         self.between = InterAttention(names, config.token_width)
         self.joint = JointFusion(names, config)
@@ -365,7 +367,7 @@ class Cbc(SegmentationModel):
         )
         self.classify = nn.Conv2d(widths[0], classes, 1)
         self.strides = self.branches[module_key(names[0])].strides
-        self.output_stride = self.strides[-1] * self.coarsest
+        self.output_stride = lcm(*(branch.encoder.origin_step() for branch in self.branches.values())) * self.coarsest
         self.margin = 2 * self.output_stride
 
     def _make_start(self, names: Sequence[str], width: int) -> nn.Module:
@@ -478,6 +480,10 @@ class Cbc(SegmentationModel):
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the encoders of all modalities."""
         return [parameter for branch in self.branches.values() for parameter in branch.encoder.parameters()]
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return those of them that published weights set."""
+        return [parameter for branch in self.branches.values() for parameter in branch.encoder.pretrained_parameters()]
 
     @classmethod
     def preset_config(cls, preset: str = "default") -> dict[str, Any]:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import lcm
 from typing import Any, Literal
 
 import torch
@@ -256,7 +257,7 @@ class Cmx(SegmentationModel):
         for layer in (self.head.merge, self.head.classify):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         self.strides = strides
-        self.output_stride = strides[-1] * self.coarsest
+        self.output_stride = lcm(*(item.origin_step() for item in self.encoders.values())) * self.coarsest
         self.margin = 2 * self.output_stride
 
     def forward(self, images: Maps, size: tuple[int, int] | None = None) -> Tensor:
@@ -359,6 +360,10 @@ class Cmx(SegmentationModel):
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the encoders of all streams."""
         return list(self.encoders.parameters())
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return those of them that published weights set."""
+        return [parameter for encoder in self.encoders.values() for parameter in encoder.pretrained_parameters()]
 
     @classmethod
     def import_published(

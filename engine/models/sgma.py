@@ -238,7 +238,7 @@ class Sgma(SegmentationModel):
         )
         self.fusions = nn.ModuleList(SemanticFusion(width, classes, count) for width, count in zip(self.widths, heads))
         self.head = MLPHead(self.widths, self.strides, config.head_width, classes, config.head_dropout)
-        self.output_stride = self.strides[-1] * self.coarsest
+        self.output_stride = self.encoder.origin_step() * self.coarsest
         self.margin = 2 * self.output_stride
 
     def forward(self, images: Mapping[str, Tensor], size: tuple[int, int] | None = None) -> Tensor:
@@ -342,6 +342,10 @@ class Sgma(SegmentationModel):
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the shared encoder."""
         return list(self.encoder.parameters())
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return those of them that published weights set."""
+        return self.encoder.pretrained_parameters()
 
     @classmethod
     def preset_config(cls, preset: str = "default") -> dict[str, Any]:

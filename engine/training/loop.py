@@ -212,7 +212,7 @@ def make_optimizer(model: SegmentationModel, settings: TrainingSettings) -> torc
 
     What is new has a rate of its own, and so has the encoder. Frozen parameters are left out.
     """
-    encoder = {id(parameter) for parameter in model.encoder_parameters()}
+    encoder = {id(parameter) for parameter in model.pretrained_parameters()}
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -7,20 +7,23 @@ The file has two tables, both optional: `model`, the architecture's own settings
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..data.tables import read_toml
-from ..jobs import TrainJob
+from ..jobs import NO_WEIGHTS, TrainJob
 from ..models.base import TrainingSettings
 from ..models.config import bad_config, checked
+from ..models.encoders import pretrained_encoders
 from ..models.registry import architecture
 from .augment import Radiometry
 
 # What the methods' papers do not have is left out under their preset.
 _PRESETS = {"default": {}, "paper": {"average": 0.0, "balance": 0.0, "class_weights": "none"}}
+# What is pretrained changes slowly, unless the configuration says otherwise.
+PRETRAINED_LR_FACTOR = 0.1
 _ABOVE_0 = (
     *("lr", "eps", "clip", "epochs", "batch", "crop", "crops", "accumulation", "patience", "validate_every", "tile"),
     *("restart_steps", "decay_epochs", "decay_factor"),
@@ -166,8 +169,18 @@ def read_recipe(job: TrainJob, modalities: Sequence[str]) -> Recipe:
     model = {**kind.preset_config(job.preset), **tables["model"]}
     if job.encoder is not None:
         model["encoder"] = job.encoder
+    if config.encoder_lr_factor is None and _starts_pretrained(job, model):
+        settings = replace(settings, encoder_lr_factor=PRETRAINED_LR_FACTOR)
     digest = "" if job.config is None else hashlib.sha256(Path(job.config).read_bytes()).hexdigest()
     return Recipe(settings, config, model, radiometry_of(config, modalities, str(job.config)), digest)
+
+
+def _starts_pretrained(job: TrainJob, model: Mapping[str, Any]) -> bool:
+    """Return whether the encoder begins with the weights that come with it, or with others of its kind."""
+    encoder, options = model.get("encoder"), model.get("encoder_options", {})
+    if job.encoder_weights == NO_WEIGHTS or not isinstance(encoder, str) or not isinstance(options, dict):
+        return False
+    return bool(pretrained_encoders(encoder, options))
 
 
 def check_optimizer(settings: TrainingSettings, subject: str) -> None:

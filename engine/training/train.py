@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..checkpoint.card import Card, Scenario
 from ..checkpoint.header import sha256
@@ -16,9 +15,9 @@ from ..data.labelled_scenes import LabelledScene, close_scenes, divide_scenes, o
 from ..data.manifest import Manifest, read_manifest
 from ..data.measure import measure_modalities
 from ..data.splits import TEST, VALIDATION
-from ..errors import CancelledError, LacunaError
+from ..errors import CancelledError
 from ..events import Reporter
-from ..imports.encoder_file import load_encoder
+from ..imports.encoder_weights import EncoderSource, encoder_source
 from ..jobs import TrainJob
 from ..models.base import SegmentationModel
 from ..models.registry import build
@@ -26,6 +25,7 @@ from ..raster.scene import gdal_limits
 from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
+from .encoder_inputs import fit_encoder
 from .joining import REFITTED, join_detail, refit_detail
 from .recipe import Recipe, read_recipe
 from .reduction_choice import choose_reduction
@@ -54,7 +54,8 @@ def train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     manifest = read_manifest(job.manifest)
     recipe = read_recipe(job, manifest.names)
     inputs = [manifest.path, *(path for entry in manifest.scenes for path in entry.files())]
-    check_outputs([job.output], [*inputs, job.config, job.encoder_weights], job.overwrite)
+    source = encoder_source(job.encoder_weights, recipe.model)
+    check_outputs([job.output], [*inputs, job.config, *source.files.values()], job.overwrite)
     path = part_path(job.output)
     with gdal_limits(), Unfinished([path]).locked():
         opened: list[LabelledScene] = []
@@ -62,7 +63,7 @@ def train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
             device = choose_device(job.device, reporter)
             opened = open_scenes(manifest, reporter)
             session = _prepare(job, manifest, recipe, opened, device, reporter)
-            return _Training(job, manifest, session).run()
+            return _Training(job, manifest, session, source).run()
         except CancelledError:
             remove_progress(path)
             raise
@@ -82,6 +83,7 @@ def _prepare(
     divide_scenes(opened, manifest, reporter)
     recipe = choose_reduction(recipe, opened, recipe.config.tile or TILE, reporter)
     modalities = measure_modalities(opened, manifest.modalities, reporter)
+    recipe, modalities = fit_encoder(recipe, manifest, modalities, reporter)
     for scene in opened:
         scene.prepare(modalities)
     return Session(opened, modalities, manifest.classes, recipe, device, job.seed, reporter)
@@ -94,10 +96,11 @@ class _Training:
         job: the request.
         manifest: what to train on.
         session: its scenes, divided and prepared.
+        source: where the encoder's first weights come from.
     """
 
-    def __init__(self, job: TrainJob, manifest: Manifest, session: Session) -> None:
-        self.job, self.manifest, self.session = job, manifest, session
+    def __init__(self, job: TrainJob, manifest: Manifest, session: Session, source: EncoderSource) -> None:
+        self.job, self.manifest, self.session, self.source = job, manifest, session, source
 
     def run(self) -> dict[str, Any]:
         """Train, measure and write the checkpoint; return the result."""
@@ -140,8 +143,8 @@ class _Training:
         torch.manual_seed(self.job.seed)
         channels = {item.name: len(item.bands) for item in self.session.modalities}
         model = build(self.job.architecture, self.session.recipe.model, channels, len(self.manifest.classes))
-        if self.job.encoder_weights is not None:
-            model.load_encoder(_read_encoder(self.job.encoder_weights, model.config().get("encoder")))
+        if self.source.files:
+            model.load_encoder(self.source.tensors())
         return model.to(self.session.device)
 
     def _tested_on(self) -> str:
@@ -156,14 +159,12 @@ class _Training:
     def _fingerprint(self) -> str:
         """Return a hash of all that decides the result."""
         inputs = [path for entry in self.manifest.scenes for path in entry.files()]
-        if self.job.encoder_weights is not None:
-            inputs.append(self.job.encoder_weights)
+        inputs += self.source.files.values()
         return training_fingerprint(self.job, [self.manifest.sha256, self.session.recipe.sha256], inputs)
 
     def _card(self, model: SegmentationModel, progress: Progress, validated: Mapping[Scenario, Tally]) -> Card:
         """Return the card, all but the scores."""
         tile, margin = self.session.tile(model)
-        weights = self.job.encoder_weights
         return Card(
             architecture={"name": model.architecture, "config": model.config()},
             modalities=list(self.session.modalities),
@@ -183,23 +184,7 @@ class _Training:
                 **self.session.record(progress),
             },
             licence=self.manifest.licence,
-            credits=self.manifest.credits,
-            parents=[] if weights is None else [sha256(weights)],
+            credits=" ".join(filter(None, [self.manifest.credits, self.source.credits])),
+            parents=[sha256(path) for path in self.source.files.values()],
             created=now(),
         )
-
-
-def _read_encoder(path: str, encoder: str | None) -> dict[str, Tensor]:
-    """Return the tensors of an encoder file, which must be of the model's `encoder` where it says whose they are.
-
-    Raises:
-        LacunaError: `bad-encoder-weights`, they are another's; codes of `load_encoder`.
-    """
-    info, tensors = load_encoder(path)
-    if info.name and encoder is not None and info.name != encoder:
-        raise LacunaError(
-            "bad-encoder-weights",
-            f"{path} holds the weights of {info.name}, the model's encoder is {encoder}.",
-            f"Choose that encoder (--encoder {info.name}), or give the weights of {encoder}.",
-        )
-    return tensors

@@ -32,7 +32,7 @@ IMPORTS = {
         "version": "",
         "events": "errors",
         "jobs": "errors",
-        "models": "errors",
+        "models": "errors naming",
         "report": "palette",
         "checkpoint": "errors models naming palette",
         "value_check": "checkpoint offset_tags",

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from ..config import bad_config, checked
 from .base import Encoder, StemMode
+from .kinds import PRETRAINED
 from .mit import MITS, Mit
+from .mixed import MixedEncoder, MixedOptions
 from .pvt_v2 import VARIANTS, PvtV2
 from .resnet import RESNETS, ResNet, SmallResNet
 from .timm import PREFIX, TimmEncoder
@@ -25,6 +27,8 @@ class EncoderKind(Protocol):
         """Return a new encoder."""
 
 
+MIXED = "mixed"
+_ONLY = "image"
 _ENCODERS: dict[str, tuple[EncoderKind, Any]] = {
     "resnet_small": (SmallResNet, None),
     **{name: (ResNet, variant) for name, variant in RESNETS.items()},
@@ -36,6 +40,29 @@ _ENCODERS: dict[str, tuple[EncoderKind, Any]] = {
 def encoders() -> list[str]:
     """Return the names of all encoders of Lacuna's own."""
     return list(_ENCODERS)
+
+
+def pretrained_encoders(name: str, options: Mapping[str, Any]) -> list[str]:
+    """Return the names of the encoders with weights of their own that the encoder `name` consists of; none for most.
+
+    Raises:
+        LacunaError: `bad-config`, options of `mixed` that cannot be.
+    """
+    if name != MIXED:
+        return [name] if name in PRETRAINED else []
+    return [item for item in checked(MixedOptions, options, f"encoder {MIXED}").names() if item in PRETRAINED]
+
+
+def options_for_one(options: Mapping[str, Any], modality: str) -> dict[str, Any]:
+    """Return `options` as an encoder takes them that has one input, called `image`, and serves `modality`."""
+    own = dict(options)
+    for key in ("bands", "encoders", "scaled_otherwise"):
+        if isinstance(own.get(key), Mapping):
+            given = own[key]
+            own[key] = {name: value for name, value in given.items() if name != _ONLY}
+            if modality in given:
+                own[key][_ONLY] = given[modality]
+    return own
 
 
 def build_encoder(
@@ -55,5 +82,9 @@ def build_encoder(
     if name not in _ENCODERS and not name.startswith(PREFIX):
         raise bad_config(f"encoder {name!r}", "is not known", f"Known are {', '.join(_ENCODERS)} and {PREFIX}NAME.")
     kind, variant = _ENCODERS.get(name) or (TimmEncoder, name.removeprefix(PREFIX))
-    domains = {"image": inputs} if isinstance(inputs, int) else inputs
+    domains = {_ONLY: inputs} if isinstance(inputs, int) else inputs
     return kind(domains, stem, variant, checked(kind.Options, options or {}, f"encoder {name}"))
+
+
+_ENCODERS.update({name: (kind, None) for name, kind in PRETRAINED.items()})
+_ENCODERS[MIXED] = (MixedEncoder, build_encoder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from math import lcm
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class Encoder(nn.Module, ABC):
         strides: their strides in pixels of the input; images must be padded to a multiple of the last.
         heads: attention heads that suit each map.
         stem_channels: channels of the stem's own map, at the first stride; None where the stem gives no map.
+        grid_step: pixels by whose multiples, beside those of the last stride, an image may be moved and its maps move
+            along.
     """
 
     Options: ClassVar[type]
@@ -57,6 +60,7 @@ class Encoder(nn.Module, ABC):
     strides: tuple[int, ...]
     heads: tuple[int, ...]
     stem_channels: int | None = None
+    grid_step: int = 1
 
     def __init__(self, inputs: Mapping[str, int], stem: StemMode = "auto") -> None:
         super().__init__()
@@ -124,6 +128,14 @@ class Encoder(nn.Module, ABC):
         x = self.enter(image, domain)
         return [x, *self.features(x, domain)]
 
+    def origin_step(self) -> int:
+        """Return the pixels on whose multiples tiles begin: of the last stride, and of what the encoder needs."""
+        return lcm(self.strides[-1], self.grid_step)
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that published weights set, for a learning rate of their own."""
+        return list(self.parameters())
+
     def published_name(self, name: str) -> str:
         """Return the name under which a single published encoder holds our tensor `name`: stem and domain left out."""
         parts = name.split(".")
@@ -133,3 +145,15 @@ class Encoder(nn.Module, ABC):
             at = parts.index("domains")
             del parts[at : at + 2]
         return ".".join(parts)
+
+
+class LoadingEncoder(Encoder):
+    """An encoder that knows itself what its published tensors are called."""
+
+    @abstractmethod
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy the published `weights`, as float32.
+
+        Raises:
+            LacunaError: `bad-encoder-weights` where a tensor is missing, left over or of another shape.
+        """

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ...errors import LacunaError
 from ..config import bad_config
-from .base import Encoder, StemMode
+from .base import LoadingEncoder, StemMode
+from .weights_timm import fit_backbone
 
 PREFIX = "timm:"
 _MAPS = 4
@@ -39,7 +40,7 @@ class TimmOptions:
             raise ValueError(f"drop_path is {self.drop_path}, expected 0 to below 1")
 
 
-class TimmEncoder(Encoder):
+class TimmEncoder(LoadingEncoder):
     """The last four maps of a backbone of timm, made with `features_only`, which has to take images of any size.
 
     Its first layer is part of it, so modalities with as many channels share a whole backbone, and others have one of
@@ -99,6 +100,12 @@ class TimmEncoder(Encoder):
             raise self._bad(f"does not take images of {tuple(x.shape)}: {str(problem).rstrip('.')}", hint) from None
         last = str(getattr(backbone, "output_fmt", "")).endswith("NHWC")
         return [item.permute(0, 3, 1, 2) if last else item for item in maps]
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy the weights of one backbone, named as timm names those of the whole model, into every backbone."""
+        for backbone in self.stems.values():
+            fitted = fit_backbone(backbone.state_dict(), weights, f"{PREFIX}{self.variant}")
+            backbone.load_state_dict(fitted)
 
     def _bad(self, what: str, hint: str) -> LacunaError:
         return bad_config(f"encoder {PREFIX}{self.variant}", what, hint)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
 from ...errors import LacunaError
-from .base import Encoder
+from .base import Encoder, LoadingEncoder
+from .channels import fit_channels
 from .segformer_names import original_names
 
 _CLASSIFIER = re.compile(r"(head|fc)\.(weight|bias)")
@@ -69,6 +69,9 @@ def load_published(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
     Raises:
         LacunaError: `bad-encoder-weights` where a tensor is missing, left over or of another shape.
     """
+    if isinstance(encoder, LoadingEncoder):
+        encoder.load(weights)
+        return
     given = canonical(weights)
     own = encoder.state_dict()
     wanted = {name: encoder.published_name(name) for name in own}
@@ -90,21 +93,6 @@ def load_published(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
 def _is_first(name: str, tensor: Tensor) -> bool:
     """Return whether `name` is the convolution that meets the image."""
     return tensor.ndim == 4 and re.fullmatch(r"stems\.[^.]+\.(proj|conv1?)\.weight", name) is not None
-
-
-def fit_channels(weight: Tensor, channels: int) -> Tensor:
-    """Return the first convolution `weight` (O, C, k, k) for images of another number of `channels`.
-
-    For one channel the sum over C: the same as repeating the image C times. Else the channels are repeated in turn and
-    scaled by C / channels, so that the size of what comes out stays.
-    """
-    given = weight.shape[1]
-    if channels == given:
-        return weight
-    if channels == 1:
-        return weight.sum(1, keepdim=True)
-    order = torch.arange(channels) % given
-    return weight[:, order] * (given / channels)
 
 
 def _unfit(what: str) -> LacunaError:

@@ -8,8 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from lacuna.engine.checkpoint.card_file import card_from_dict
+from lacuna.engine.checkpoint.card_file import card_from_dict, card_from_metadata, card_metadata
 from lacuna.engine.checkpoint.mlm import to_mlm
+from lacuna.engine.raster.scaling import scale
 
 # https://github.com/stac-extensions/mlm/blob/main/json-schema/schema.json: ResizeType, ValueScalingObject, mlm:name.
 RESIZE_TYPES = {"crop", "pad", "wrap-fill-outliers", "wrap-inverse-map"} | {
@@ -97,6 +98,22 @@ def test_a_chain_is_an_expression_of_gdal_calc_with_the_same_value(item):
     values = np.array([-5.0, 0.0, 33.0, 200.0])
     found = eval(step["expression"], {"A": values, "clip": np.clip})  # as gdal_calc does, over numpy's functions
     np.testing.assert_array_equal(found, np.clip(values, 0, 100) * 0.02 - 1)
+
+
+def test_curves_are_an_expression_with_the_same_value_and_come_back(card_values):
+    chain = [
+        {"type": "clip", "minimum": 0, "maximum": 65535},
+        {"type": "log", "scale": 0.005},
+        {"type": "z_score", "mean": 1.7, "std": 2.0},
+        {"type": "logistic", "offset": -1.0, "scale": 5.0},
+    ]
+    card_values["modalities"][0]["scaling"] = chain
+    card = card_from_dict(card_values)
+    step = to_mlm(card)["properties"]["mlm:input"][0]["value_scaling"][0]
+    values = np.array([-5.0, 0.0, 33.0, 20000.0])
+    found = eval(step["expression"], {"A": values, "clip": np.clip, "log": np.log, "exp": np.exp})
+    np.testing.assert_allclose(found, scale(values[None], chain)[0], rtol=0, atol=1e-6)
+    assert card_from_metadata(card_metadata(card), "file").modalities[0].scaling == chain
 
 
 def test_classes_have_value_name_and_colour_hint(item):

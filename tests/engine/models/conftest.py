@@ -17,7 +17,10 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-DATA = Path(__file__).parents[2] / "data"
+from lacuna.engine.imports.encoder_file import load_encoder
+
+ROOT = Path(__file__).parents[3]
+DATA = ROOT / "tests" / "data"
 # Half a unit in the last place of float32: what one rounding can change, relatively.
 UNIT = 2.0**-24
 DRAWS = 8
@@ -117,3 +120,19 @@ def as_stored(agrees_with_double):
         torch.testing.assert_close(logits, torch.from_numpy(np.load(path)[case]), rtol=SAME, atol=SAME)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def published_numbers():
+    """A function that returns the arrays that a published implementation gave."""
+    return lambda name: dict(np.load(DATA / "reference" / f"{name}.npz"))
+
+
+@pytest.fixture(scope="session")
+def published_weights():
+    """A function that returns the published weights of a network as they come with Lacuna, in float32."""
+
+    def load(name):
+        return load_encoder(str(ROOT / "resources" / "encoders" / f"{name}.safetensors"))[1]
+
+    return load

@@ -10,7 +10,8 @@ from torch import nn
 from lacuna.engine.errors import LacunaError
 from lacuna.engine.models.encoders import build_encoder, encoders
 from lacuna.engine.models.encoders.base import plan_stems
-from lacuna.engine.models.encoders.weights import canonical, fit_channels, load_published
+from lacuna.engine.models.encoders.channels import fit_channels
+from lacuna.engine.models.encoders.weights import canonical, load_published
 from lacuna.engine.models.layers import ChannelNorm, DomainBatchNorm, DropPath
 
 # Millions of parameters with the classifier of 1000 classes, which encoders leave out: those of timm and torchvision.

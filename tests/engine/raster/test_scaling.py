@@ -3,6 +3,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from lacuna.engine.errors import LacunaError
 from lacuna.engine.raster.scaling import scale
@@ -52,10 +55,14 @@ def test_input_is_left_alone_and_nan_stays():
 @pytest.mark.parametrize(
     ("step", "said"),
     [
-        ({"type": "log"}, "no known type"),
+        ({"type": "root"}, "no known type"),
         ({"type": "clip", "minimum": 0}, "takes minimum, maximum"),
         ({"type": "z_score", "mean": [1.0, 2.0, 3.0], "std": 1.0}, "one for each of 2 bands"),
         ({"type": "min_max", "minimum": 4, "maximum": 4}, "minimum below its maximum"),
+        ({"type": "log", "scale": 0.1}, "needs a clip right before it"),
+        ({"type": "log", "scale": -0.1}, "scale above 0"),
+        ({"type": "log"}, "takes scale; found none"),
+        ({"type": "logistic", "offset": 1.0, "scale": [1.0, 0.0]}, "scale other than 0"),
     ],
 )
 def test_a_bad_step_is_told(step, said):
@@ -63,3 +70,29 @@ def test_a_bad_step_is_told(step, said):
         scale(VALUES, [step])
     assert caught.value.code == "bad-scaling"
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("clip", [{"minimum": -2.0, "maximum": 9.0}, {"minimum": [0.0, -1.0], "maximum": 9.0}])
+def test_a_logarithm_needs_values_of_which_there_is_one(clip):
+    with pytest.raises(LacunaError, match="needs a clip above -1; found -"):
+        scale(VALUES, [{"type": "clip", **clip}, {"type": "log", "scale": 1.0}])
+
+
+NUMBERS = st.floats(-30000, 70000, width=32)
+
+
+@given(
+    arrays(np.float32, (2, 5), elements=NUMBERS), st.floats(1e-4, 10), st.floats(-20, 20), st.floats(-3, 3).filter(bool)
+)
+def test_curves_are_those_of_their_formulas_and_finite_for_any_value(values, log_scale, offset, slope):
+    chain = [
+        {"type": "clip", "minimum": -0.9 / log_scale, "maximum": 65535},
+        {"type": "log", "scale": log_scale},
+        {"type": "logistic", "offset": offset, "scale": [slope, 1.0]},
+    ]
+    exact = np.log(np.clip(values.astype(np.float64), -0.9 / log_scale, 65535) * log_scale + 1)
+    exact = 1 / (1 + np.exp(-(exact * np.array([[slope], [1.0]]) + offset)))
+    found = scale(values, chain)
+    assert found.dtype == np.float32
+    # Near -0.9 the logarithm enlarges the rounding of float32 tenfold.
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-5)

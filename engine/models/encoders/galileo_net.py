@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Galileo-nano: a small transformer over tokens of satellite images, elevation, weather and place, each of one patch.
+
+Tseng et al. 2025, "Galileo: Learning Global & Local Features of Many Remote Sensing Modalities",
+https://arxiv.org/abs/2502.09356. Written from a description of what the published encoder computes. Tensors are named
+as published. Pixels are laid out channels last here, as in the publication.
+
+Shapes: B images, T months, G groups of channels, h x w patches, N tokens, D = 128.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..containers import ModuleListOf
+
+# The channels of each group, by kind of input; every group makes one token.
+SPACE_TIME: dict[str, Sequence[int]] = {
+    "S1": (0, 1),
+    "S2_RGB": (2, 3, 4),
+    "S2_Red_Edge": (5, 6, 7),
+    "S2_NIR_10m": (8,),
+    "S2_NIR_20m": (9,),
+    "S2_SWIR": (10, 11),
+    "NDVI": (12,),
+}
+SPACE: dict[str, Sequence[int]] = {"SRTM": (0, 1), "DW": range(2, 11), "WC": range(11, 16)}
+TIME: dict[str, Sequence[int]] = {"ERA5": (0, 1), "TC": (2, 3, 4), "VIIRS": (5,)}
+STATIC: dict[str, Sequence[int]] = {
+    "LS": (0,),
+    "location": (1, 2, 3),
+    "DW_static": range(4, 13),
+    "WC_static": range(13, 18),
+}
+
+WIDTH = 128
+_QUARTER = 32
+_HEADS = 8
+_DEPTH = 4
+_KERNEL = 8
+_MONTHS = 24
+_EPS = 1e-5
+_CODE_STD = 0.02
+
+
+@dataclass(frozen=True)
+class GalileoInputs:
+    """What the network takes, values normalised; a mask is 0 where a group is present, else 1 or 2.
+
+    Attributes:
+        space_time: (B, H, W, T, 13); its mask (B, H, W, T, 7).
+        space: (B, H, W, 16); its mask (B, H, W, 3).
+        time: (B, T, 6); its mask (B, T, 3).
+        static: (B, 18); its mask (B, 4).
+        months: (B, T), whole numbers, 0 for January.
+    """
+
+    space_time: Tensor
+    space: Tensor
+    time: Tensor
+    static: Tensor
+    space_time_mask: Tensor
+    space_mask: Tensor
+    time_mask: Tensor
+    static_mask: Tensor
+    months: Tensor
+
+
+@dataclass(frozen=True)
+class GalileoTokens:
+    """Tokens (..., D) of the four kinds, and which of them are present (...); shapes are those of the inputs' masks.
+
+    Space and time have h x w patches in place of H x W pixels.
+    """
+
+    tokens: Sequence[Tensor]
+    present: Sequence[Tensor]
+
+    def mean(self) -> Tensor:
+        """Return the mean (B, D) over all present tokens."""
+        total, count = self._sums(self.tokens, self.present, 1)
+        return total / count
+
+    def by_patch(self) -> Tensor:
+        """Return for each patch (B, h * w, D) the mean over its present tokens and those of time and place.
+
+        A patch without any is NaN.
+        """
+        total, count = self._sums(self.tokens[:2], self.present[:2], 3)
+        others, number = self._sums(self.tokens[2:], self.present[2:], 1)
+        mean = (total + others[:, None, None]) / (count + number[:, None, None])
+        return mean.flatten(1, 2)
+
+    @staticmethod
+    def _sums(tokens: Sequence[Tensor], present: Sequence[Tensor], axes: int) -> tuple[Tensor, Tensor]:
+        """Return sum (..., D) and number (..., 1) of present tokens, all axes but the first `axes` summed over."""
+        flat = [(x.flatten(axes, -2), here.flatten(axes)[..., None]) for x, here in zip(tokens, present)]
+        total = torch.cat([x * here for x, here in flat], axes).sum(axes)
+        return total, torch.cat([here for _, here in flat], axes).sum(axes).to(total)
+
+
+class GroupEmbedding(nn.Module):
+    """Turns the patches of one group of channels into tokens; learned for patches of 8 pixels, resized to others."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, WIDTH, _KERNEL, _KERNEL)
+
+    def kernel(self, patch: int) -> Tensor:
+        """Return the kernel (D, C, patch, patch) for patches of `patch` pixels, 1 to 8."""
+        weight = self.proj.weight
+        if patch == _KERNEL:
+            return weight
+        matrix = _resizing(patch).to(weight)
+        return (weight.flatten(2) @ matrix.T).unflatten(2, (patch, patch))
+
+    def forward(self, image: Tensor, patch: int) -> Tensor:
+        """Return tokens (B, h, w, D) of `image` (B, C, H, W), sides multiples of `patch`."""
+        return F.conv2d(image, self.kernel(patch), self.proj.bias, stride=patch).permute(0, 2, 3, 1)
+
+
+@lru_cache(maxsize=_KERNEL)
+def _resizing(patch: int) -> Tensor:
+    """Return the matrix (patch * patch, 64) that takes a flat kernel of 8 x 8 to one of `patch` x `patch`.
+
+    It is the pseudo-inverse of resizing images, so that a resized kernel says of a resized patch what the kernel says
+    of the patch.
+    """
+    units = torch.eye(_KERNEL**2, dtype=torch.float64).view(-1, 1, _KERNEL, _KERNEL)
+    resized = F.interpolate(units, size=(patch, patch), mode="bicubic", antialias=True, align_corners=False)
+    return torch.linalg.pinv(resized.flatten(1))
+
+
+class GalileoAttention(nn.Module):
+    """Self-attention of 8 heads over all tokens of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return (B, N, D) from (B, N, D); `mask` (B, 1, 1, N) is True for tokens that may be asked, None: all."""
+        query, key, value = (layer(x).unflatten(-1, (_HEADS, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.proj(found.transpose(1, 2).flatten(2))
+
+
+class GalileoFeedForward(nn.Module):
+    """Two linear layers, four times as wide in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, N, D) from (B, N, D)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class GalileoBlock(nn.Module):
+    """Attention and feed-forward, each behind a norm and with a residual around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH, _EPS), nn.LayerNorm(WIDTH, _EPS)
+        self.attn, self.mlp = GalileoAttention(), GalileoFeedForward()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return (B, N, D) from (B, N, D)."""
+        x = x + self.attn(self.norm1(x), mask)
+        return x + self.mlp(self.norm2(x))
+
+
+class FixedTable(nn.Module):
+    """A table of numbers (rows, columns) that comes with the weights and is not trained."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.weight: Tensor
+        self.register_buffer("weight", table)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the `rows` (...) as (..., columns)."""
+        return self.weight[rows]
+
+
+class GalileoNet(nn.Module):
+    """The encoder of Galileo-nano. https://arxiv.org/abs/2502.09356.
+
+    Args:
+        groups: of space-time and space, those that will be given to `embed_group`; weights of no other inputs are made
+            then, and `forward` is not for use. None: all that was published.
+    """
+
+    def __init__(self, groups: Collection[str] | None = None) -> None:
+        super().__init__()
+        self.space_time_embed = _embeddings(SPACE_TIME, groups)
+        self.space_embed = _embeddings(SPACE, groups)
+        self.s_t_channel_embed = nn.Parameter(torch.empty(len(SPACE_TIME), _QUARTER))
+        self.sp_channel_embed = nn.Parameter(torch.empty(len(SPACE), _QUARTER))
+        if groups is None:
+            self.time_embed = nn.ModuleDict({key: nn.Linear(len(at), WIDTH) for key, at in TIME.items()})
+            self.static_embed = nn.ModuleDict({key: nn.Linear(len(at), WIDTH) for key, at in STATIC.items()})
+            self.t_channel_embed = nn.Parameter(torch.empty(len(TIME), _QUARTER))
+            self.st_channel_embed = nn.Parameter(torch.empty(len(STATIC), _QUARTER))
+        self.pos_embed: Tensor
+        self.register_buffer("pos_embed", _waves(torch.arange(_MONTHS, dtype=torch.float64), _QUARTER, 2 * _QUARTER))
+        self.month_embed = FixedTable(_month_table())
+        self.blocks: ModuleListOf[GalileoBlock] = ModuleListOf(GalileoBlock() for _ in range(_DEPTH))
+        self.norm = nn.LayerNorm(WIDTH, _EPS)
+        self.apply(_initialise)
+        for code in self.parameters(recurse=False):
+            nn.init.normal_(code, std=_CODE_STD)
+
+    def forward(self, inputs: GalileoInputs, patch: int, pixel: float = 10.0) -> GalileoTokens:
+        """Return the normed tokens of `inputs`; tokens that are not present read `norm.bias`.
+
+        Args:
+            inputs: normalised values and masks. A mask is read at the first pixel of each patch.
+            patch: pixels along a side of a patch, 1 to 8; H and W are multiples of it.
+            pixel: ground size of a pixel in metres.
+        """
+        steps = slice(None, None, patch)
+        masks = (
+            inputs.space_time_mask[:, steps, steps],
+            inputs.space_mask[:, steps, steps],
+            inputs.time_mask,
+            inputs.static_mask,
+        )
+        present = [mask == 0 for mask in masks]
+        embedded, encodings = self.embed(inputs, patch), self.encodings(inputs, patch, pixel)
+        parts = [x + added for x, added in zip(embedded, encodings)]
+        rows = torch.cat([x.flatten(1, -2) for x in parts], 1)
+        done = self.attend(rows, torch.cat([here.flatten(1) for here in present], 1))
+        split = done.split([x.flatten(1, -2).shape[1] for x in parts], 1)
+        tokens = [flat.view_as(x) for flat, x in zip(split, parts)]
+        return GalileoTokens(tokens, present)
+
+    def embed(self, inputs: GalileoInputs, patch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the embedded patches (B, h, w, T, 7, D) and (B, h, w, 3, D), time (B, T, 3, D), static (B, 4, D)."""
+        months = inputs.space_time.shape[3]
+        images = inputs.space_time.permute(0, 3, 4, 1, 2).flatten(0, 1)
+        groups = [self.space_time_embed[key](images[:, list(at)], patch) for key, at in SPACE_TIME.items()]
+        space_time = torch.stack(groups, -2).unflatten(0, (-1, months)).permute(0, 2, 3, 1, 4, 5)
+        maps = inputs.space.permute(0, 3, 1, 2)
+        space = torch.stack([self.space_embed[key](maps[:, list(at)], patch) for key, at in SPACE.items()], -2)
+        time = torch.stack([self.time_embed[key](inputs.time[..., list(at)]) for key, at in TIME.items()], -2)
+        static = torch.stack([self.static_embed[key](inputs.static[..., list(at)]) for key, at in STATIC.items()], -2)
+        return space_time, space, time, static
+
+    def encodings(self, inputs: GalileoInputs, patch: int, pixel: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what is added to the tokens of the four kinds, in their shapes or such as broadcast to them."""
+        rows, columns = (side // patch for side in inputs.space_time.shape[1:3])
+        months = inputs.months.shape[1]
+        where = self.places(rows, columns, patch, pixel)
+        order = self.pos_embed[:months].expand(len(inputs.months), -1, -1)
+        when = torch.cat([order, self.month_embed(inputs.months)], -1)
+        shape = (len(inputs.months), rows, columns, months, len(SPACE_TIME))
+        space_time = torch.cat(
+            [
+                self.s_t_channel_embed.expand(*shape, -1),
+                when[:, None, None, :, None].expand(*shape, -1),
+                where[None, :, :, None, None].expand(*shape, -1),
+            ],
+            -1,
+        )
+        shape = (1, rows, columns, len(SPACE))
+        channel = self.sp_channel_embed
+        space = torch.cat(
+            [channel.expand(*shape, -1), channel.new_zeros(*shape, 64), where[None, :, :, None].expand(*shape, -1)], -1
+        )
+        shape = (*inputs.months.shape, len(TIME))
+        time = torch.cat([self.t_channel_embed.expand(*shape, -1), when[:, :, None].expand(*shape, -1)], -1)
+        return space_time, space, F.pad(time, (0, _QUARTER)), F.pad(self.st_channel_embed, (0, 3 * _QUARTER))[None]
+
+    def embed_group(self, key: str, image: Tensor, patch: int) -> Tensor:
+        """Return tokens (B, h, w, D) of the group `key` of space-time or space, of `image` (B, C, H, W)."""
+        embed = self.space_time_embed[key] if key in SPACE_TIME else self.space_embed[key]
+        return embed(image, patch)
+
+    def group_code(self, key: str, month: int) -> Tensor:
+        """Return the first three quarters (96) of what is added to tokens of the group `key`, of one month from 0."""
+        if key in SPACE_TIME:
+            code = self.s_t_channel_embed[list(SPACE_TIME).index(key)]
+            return torch.cat([code, self.pos_embed[0], self.month_embed.weight[month]])
+        return F.pad(self.sp_channel_embed[list(SPACE).index(key)], (0, 2 * _QUARTER))
+
+    def places(self, rows: int, columns: int, patch: int, pixel: float) -> Tensor:
+        """Return the spatial quarter (rows, columns, 32): 16 numbers of a patch's column, then 16 of its row."""
+        step = pixel * patch / 10.0
+        along = [
+            _waves(torch.arange(count, dtype=torch.float64) * step, _QUARTER // 2, _QUARTER).to(self.pos_embed)
+            for count in (rows, columns)
+        ]
+        return torch.cat([along[1][None].expand(rows, -1, -1), along[0][:, None].expand(-1, columns, -1)], -1)
+
+    def attend(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return `tokens` (B, N, D), encodings added, after all blocks and the last norm.
+
+        Args:
+            tokens: of one image in a row.
+            present: (B, N), True for those that exist; None: all do. Those that do not enter nothing; they come out as
+                `norm.bias`.
+        """
+        for x in self.after_blocks(tokens, present):
+            tokens = x
+        return self.norm(tokens)
+
+    def after_blocks(self, tokens: Tensor, present: Tensor | None = None) -> list[Tensor]:
+        """Return the tokens (B, N, D) after each block, in their places, 0 where none is present; see `attend`."""
+        if present is None or bool(present.all()):
+            return self._blocks(tokens, None)
+        order = (~present).int().argsort(dim=1, stable=True)[:, : int(present.sum(1).max())]
+        places = order[..., None].expand(-1, -1, tokens.shape[-1])
+        kept = present.gather(1, order)
+        packed = tokens.gather(1, places) * kept[..., None]
+        mask = None if bool(kept.all()) else kept[:, None, None]
+        return [torch.zeros_like(tokens).scatter(1, places, x * kept[..., None]) for x in self._blocks(packed, mask)]
+
+    def _blocks(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
+        found = []
+        for block in self.blocks:
+            x = block(x, mask)
+            found.append(x)
+        return found
+
+
+def _waves(places: Tensor, width: int, period: int) -> Tensor:
+    """Return sines, then cosines (n, width) of `places` (n), at the frequencies 10000 ** (-k / period)."""
+    rates = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / period)
+    angles = places[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], 1).float()
+
+
+def _month_table() -> Tensor:
+    """Return the code (12, 32) of each month: 16 equal sines of its angle in the year, then 16 equal cosines."""
+    angles = 2 * math.pi * torch.arange(12, dtype=torch.float64)[:, None] / 12
+    return torch.cat([angles.sin().expand(-1, 16), angles.cos().expand(-1, 16)], 1).float()
+
+
+def _initialise(module: nn.Module) -> None:
+    """Set the weights of a linear layer as is usual for transformers."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def _embeddings(kind: Mapping[str, Sequence[int]], groups: Collection[str] | None) -> nn.ModuleDict:
+    """Return the embeddings of those groups of a kind of input that are wanted."""
+    return nn.ModuleDict({key: GroupEmbedding(len(at)) for key, at in kind.items() if groups is None or key in groups})
