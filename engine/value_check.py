@@ -281,7 +281,7 @@ def _range_text(modality: Modality, gaps: list[_Gap]) -> str:
     all_of_it = all(gap.beyond_all >= _FAR for gap in named) or not farther
     what = "than anything this checkpoint has seen" if all_of_it else "than nearly all that this checkpoint has seen"
     one = len(modality.bands) == 1
-    parts = []
+    parts: list[str] = []
     for gap in named:
         side = _side(modality, gap.above)
         far = _distance(gap.beyond_all if all_of_it else gap.beyond) if farther else f"{100 * gap.share:.0f} %"
