@@ -60,8 +60,10 @@ class ModelInputs(QWidget):
         QgsProject.instance().layersRemoved.connect(self._follow_project)
 
     def shut(self) -> None:
-        """Let go of the project."""
+        """Let go of the project, and of what is being read."""
         self._guesser.stop()
+        for row in self.rows:
+            row.shut()
         QgsProject.instance().layersAdded.disconnect(self._follow_layers)
         QgsProject.instance().layersRemoved.disconnect(self._follow_project)
 
@@ -109,6 +111,7 @@ class ModelInputs(QWidget):
         except LacunaError as problem:
             self.failed.emit(problem)
         for row in self.rows:
+            row.shut()
             self.rowsLayout.removeWidget(row)
             row.hide()
             row.deleteLater()

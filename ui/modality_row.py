@@ -143,6 +143,11 @@ class ModalityRow(QWidget):
         self._area = area
         self._follow_values()
 
+    def shut(self) -> None:
+        """Stop looking at values, for good."""
+        self.changed.disconnect(self._follow_values)
+        self._note.drop()
+
     def _follow_values(self) -> None:
         """Have the values of the raster looked at, where it can be used at all."""
         layer = self.layer()
