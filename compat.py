@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qgis.core import Qgis, QgsRasterFileWriter, QgsWkbTypes
+from qgis.core import Qgis, QgsRaster, QgsRasterFileWriter, QgsWkbTypes
 from qgis.PyQt.QtCore import QCoreApplication
 
 # Since 3.30 the result of writing a raster is an enumeration of Qgis; before it belonged to the writer.
@@ -17,6 +17,12 @@ RASTER_WRITTEN: Any = (
 # Kinds of geometry moved to Qgis in 3.30.
 POLYGON_GEOMETRY: Any = (
     Qgis.GeometryType.Polygon if hasattr(Qgis, "GeometryType") else QgsWkbTypes.GeometryType.PolygonGeometry
+)
+# What a band that is a mask of the others says of itself; moved to Qgis in 3.30.
+ALPHA_BAND: Any = (
+    Qgis.RasterColorInterpretation.AlphaBand
+    if hasattr(Qgis, "RasterColorInterpretation")
+    else QgsRaster.ColorInterpretation.AlphaBand
 )
 
 

@@ -66,8 +66,10 @@ class ModelInputs(QWidget):
         QgsProject.instance().layersRemoved.connect(self._follow_project)
 
     def shut(self) -> None:
-        """Let go of the project, and end a download."""
+        """Let go of the project, of what is being read, and end a download."""
         self._guesser.stop()
+        for row in self.rows:
+            row.shut()
         if self._catalogue is not None:
             self._catalogue.shut()
         QgsProject.instance().layersAdded.disconnect(self._follow_layers)
@@ -127,6 +129,7 @@ class ModelInputs(QWidget):
         except LacunaError as problem:
             self.failed.emit(problem)
         for row in self.rows:
+            row.shut()
             self.rowsLayout.removeWidget(row)
             row.hide()
             row.deleteLater()
@@ -201,10 +204,14 @@ class ModelInputs(QWidget):
                 row.propose_offset(offsets[row.modality.name], why)
 
     def show_cover(self, grid: Optional[OutlineGrid]) -> dict[str, float]:
-        """Show in each row how much of `grid` its layer covers, and return these shares (0 to 1)."""
+        """Show in each row how much of `grid` its layer covers, and return these shares (0 to 1).
+
+        The rows also tell whether the values there are such as the checkpoint has learned from.
+        """
         shares = {name: cover(layer, grid) for name, layer in self.layers().items()} if grid else {}
         for row in self.rows:
             row.set_cover(shares.get(row.modality.name))
+            row.set_area(grid)
         return shares
 
     def problem(self) -> str:

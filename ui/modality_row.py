@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from typing import Optional, Union
 
-from qgis.core import QgsMapLayerProxyModel, QgsRasterLayer
+from qgis.core import QgsMapLayerProxyModel, QgsRasterLayer, QgsRectangle
 from qgis.PyQt.QtCore import Qt, pyqtSignal
 from qgis.PyQt.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QWidget
 
@@ -20,7 +20,9 @@ from ..host.layer_tags import layer_offset
 from ..settings import Settings
 from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .layer_choice import LayerChoice
+from .outline import OutlineGrid, transformed
 from .results import percent
+from .value_note import ValueNote
 
 
 class ModalityRow(QWidget):
@@ -43,6 +45,8 @@ class ModalityRow(QWidget):
         self._shown: Optional[QgsRasterLayer] = None
         self._proposed: Optional[float] = None
         self._proposal = ""
+        self._area: Optional[OutlineGrid] = None
+        self._note = ValueNote(self.valueLabel, modality)
         self.touched = False
         self.setObjectName(f"modality_{modality.name}")
         self.nameLabel.setText(modality.name + (" *" if modality.required else ""))
@@ -65,6 +69,8 @@ class ModalityRow(QWidget):
             edit.textChanged.connect(self._show_offset)
             edit.textChanged.connect(self.changed)
         self.offsetButton.clicked.connect(self._take_offset)
+        self.changed.connect(self._follow_values)
+        self._note.read.connect(self._show_values)
         self._choose()
 
     def layer(self) -> Optional[QgsRasterLayer]:
@@ -131,6 +137,37 @@ class ModalityRow(QWidget):
             say(self.coverLabel, tr("full cover"), MUTED_COLOR)
         else:
             say(self.coverLabel, tr("covers {} of the area").format(percent(share)), WARNING_COLOR)
+
+    def set_area(self, area: Optional[OutlineGrid]) -> None:
+        """Let the values in `area` count, which is what will be classified; None for all of the raster."""
+        self._area = area
+        self._follow_values()
+
+    def shut(self) -> None:
+        """Stop looking at values, for good."""
+        self.changed.disconnect(self._follow_values)
+        self._note.drop()
+
+    def _follow_values(self) -> None:
+        """Have the values of the raster looked at, where it can be used at all."""
+        layer = self.layer()
+        if layer is None or self.problem():
+            self._note.drop()
+        else:
+            area: Optional[QgsRectangle] = None
+            if self._area is not None:
+                area = transformed(self._area.extent, self._area.crs, layer.crs())
+            nodata, mask = _number(self.nodataEdit), self.maskCombo.currentLayer()
+            self._note.follow(layer, self._used_bands(), nodata, mask, area)
+        self._show_values()
+
+    def _show_values(self) -> None:
+        """Say what speaks against the values, and offer the offset that they tell of."""
+        if self._wrong_number():
+            return
+        offset = self._note.show(_number(self.scaleEdit), _number(self.offsetEdit), self._proposed)
+        if offset != self._proposed and offset is not None:
+            self._propose(offset, tr("Its values look as if {} had been added to them.").format(_words(-offset)))
 
     def _touch(self) -> None:
         self.touched = True

@@ -8,16 +8,11 @@ https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-produ
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..events import Reporter
-from ..offset_tags import ADDED, OffsetTag, carry_offset, learned_with_offset
+from ..offset_tags import ADDED, OffsetTag, learned_with_offset
+from ..value_check import carries_new_offset, new_offset_weighs
 from .source import Source
-from .units import expected_range
 
-# Without the offset some of the training data begin below the first, in reflectance x 10,000, which reaches beyond the
-# second.
-_USUAL, _REACHED = 700.0, 1000.0
 # Dark pixels with the offset lie well above this.
 _TAKEN_OFF = 500.0
 
@@ -35,7 +30,8 @@ def check_offset(source: Source, reporter: Reporter) -> None:
     elif source.stated is not None:
         _report_stated(source, source.stated, reporter)
     elif seems_moved(source):
-        reporter.info(
+        say = reporter.warn if new_offset_weighs(source.modality, source.quantiles()) else reporter.info
+        say(
             f"{source}: every band begins near {ADDED:g} or above, where the training data begin lower. Sentinel-2 "
             f"carries an offset of {ADDED:g} since processing baseline 04.00. If that is so here, and the checkpoint "
             f"learned values without it, give the offset {-ADDED:g} (--offset {name}={-ADDED:g}).",
@@ -68,16 +64,9 @@ def _report_stated(source: Source, tag: OffsetTag, reporter: Reporter) -> None:
 
 def _lowest(source: Source) -> float:
     """Return the least of the bands' first percentiles, infinity where no pixel of a sample is valid."""
-    sample = source.sample()
-    return float(np.percentile(sample, 1, axis=1).min()) if sample.shape[1] else float("inf")
+    return min((values[1] for values in source.quantiles()), default=float("inf"))
 
 
 def seems_moved(source: Source) -> bool:
     """Return whether the values look like reflectance x 10,000 with an offset that the training data do not have."""
-    expected = expected_range(source.modality)
-    if expected is None or expected[:, 1].max() < _REACHED:
-        return False
-    if (expected[:, 0] < _USUAL).sum() <= source.count / 2:
-        return False
-    sample = source.sample()
-    return sample.shape[1] > 0 and carry_offset(np.percentile(sample, 1, axis=1).tolist())
+    return carries_new_offset(source.modality, source.quantiles())

@@ -93,7 +93,7 @@ class Scene:
             self.grid, self.followed = chosen
             self._check_overlap(reporter)
             for source in self._sources.values():
-                _check_values(source, reporter)
+                _check_values(source, self.grid, reporter)
             self._maps = {name: PixelMap(self.grid, source.grid) for name, source in self._sources.items()}
             self._say_grids(trained_resolution, reporter)
         except BaseException:
@@ -191,8 +191,14 @@ class Scene:
             "crs": crs_name(source.grid.crs),
             "size": [source.grid.width, source.grid.height],
             "pixel": [*source.grid.resolution, crs_unit(source.grid.crs)],
+            "values": self._describe_values(source),
             "read": how if how == "as it is" else f"{how}, {source.modality.resampling}",
         }
+
+    def _describe_values(self, source: Source) -> dict[str, list[float]]:
+        """Return percentiles of a sample of the part that the grid covers, with a number for each band."""
+        found = source.quantiles(self.grid)
+        return {f"p{percent:02}": [float(f"{values[percent]:.7g}") for values in found] for percent in (1, 50, 99)}
 
 
 def _check_names(modalities: Sequence[Modality], sources: Mapping[str, SourceSpec]) -> None:
@@ -207,7 +213,7 @@ def _check_names(modalities: Sequence[Modality], sources: Mapping[str, SourceSpe
         raise UsageError("no-modality", "No modality was given.", hint)
 
 
-def _check_values(source: Source, reporter: Reporter) -> None:
+def _check_values(source: Source, grid: Grid, reporter: Reporter) -> None:
     """Raise `no-valid-pixels` for a source without any, and warn of values that contradict its modality."""
     if not source.has_valid_pixels():
         raise LacunaError(
@@ -215,5 +221,5 @@ def _check_values(source: Source, reporter: Reporter) -> None:
             f"{source} has no valid pixel: all are nodata, not a number or masked.",
             f"Leave {source.modality.name} out, or check the file, its nodata value and its mask.",
         )
-    check_units(source, reporter)
+    check_units(source, reporter, grid)
     check_offset(source, reporter)

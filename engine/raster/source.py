@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +13,9 @@ from ..errors import LacunaError
 from ..events import Reporter, silent
 from ..jobs import SourceSpec
 from ..offset_tags import OffsetTag, offset_in_metadata
+from ..value_check import PERCENTS
 from .bands import choose_bands
+from .grid import Grid
 from .mapping import PixelMap
 from .native import RasterFile
 from .resample import resample
@@ -20,8 +23,12 @@ from .resample import resample
 _SAMPLE_WINDOWS = 8
 _SAMPLE_SIDE = 32
 _SCAN_SIDE = 1024
+# More values than this are not put in order to find their percentiles: about a second.
+_RANKED = 4_000_000
 # Nothing that is measured is as large.
 _HUGE = 1e38
+
+Box = tuple[float, float, float, float]
 
 
 class Source:
@@ -59,6 +66,7 @@ class Source:
         self.scale, self.offset = _change(spec, modality.name)
         self._file = RasterFile(spec.path, what or f"modality {modality.name}")
         self._mask: Source | None = None
+        self._quantiles: dict[Box | None, list[list[float]]] = {}
         try:
             self.bands = choose_bands(self._file, modality, spec.bands, reporter)
             self.stated = self._stated()
@@ -90,13 +98,30 @@ class Source:
             values[(slice(None), *inside)], valid[inside] = self._read_inside(top, left, bottom - top, right - left)
         return values, valid
 
-    def sample(self) -> np.ndarray:
-        """Return values (bands, n) of the valid pixels of 64 small windows spread over the raster."""
+    def sample(self, box: Box | None = None) -> np.ndarray:
+        """Return values (bands, n) of the valid pixels of 64 small windows spread over the raster.
+
+        Args:
+            box: (left, top, right, bottom) in its pixels: the part over which they are spread instead.
+        """
         parts = []
-        for window in self._spread():
+        for window in self._spread(box):
             values, valid = self.read(*window)
             parts.append(values[:, valid])
         return np.concatenate(parts, axis=1)
+
+    def quantiles(self, grid: Grid | None = None) -> list[list[float]]:
+        """Return the percentiles 0 to 100 of each band in a sample, as `value_check` takes them.
+
+        They are those of the part that lies in `grid`; of the whole raster where that has no valid pixel, or without a
+        grid. Empty where no pixel of the sample is valid.
+        """
+        box = None if grid is None or grid == self.grid else self.grid.overlap(grid)
+        if box not in self._quantiles:
+            sample = self.sample(box)
+            thinned = sample[:, :: 1 + sample.size // _RANKED].astype(np.float64)
+            self._quantiles[box] = np.percentile(thinned, PERCENTS, axis=1).T.tolist() if sample.shape[1] else []
+        return self._quantiles[box] if box is None or self._quantiles[box] else self.quantiles()
 
     def has_valid_pixels(self) -> bool:
         """Return whether any pixel is valid; reads the whole raster only where a sample has found none."""
@@ -155,18 +180,25 @@ class Source:
             reporter.warn(f"{self._mask} does not overlap {self}: it masks nothing.")
         self._mask_map = PixelMap(self.grid, self._mask.grid)
 
-    def _spread(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yield small windows (row, column, height, width) spread evenly over the raster."""
-        high, wide = min(_SAMPLE_SIDE, self.height), min(_SAMPLE_SIDE, self.width)
-        rows = np.unique(np.linspace(0, self.height - high, _SAMPLE_WINDOWS).astype(int))
-        cols = np.unique(np.linspace(0, self.width - wide, _SAMPLE_WINDOWS).astype(int))
-        return ((int(row), int(col), high, wide) for row in rows for col in cols)
+    def _spread(self, box: Box | None = None) -> Iterator[tuple[int, int, int, int]]:
+        """Yield small windows (row, column, height, width) spread evenly over the raster, or over a box in it."""
+        left, top, right, bottom = box or (0, 0, self.width, self.height)
+        rows, high = _starts(top, bottom, self.height)
+        cols, wide = _starts(left, right, self.width)
+        return ((row, col, high, wide) for row in rows for col in cols)
 
     def _every(self) -> Iterator[tuple[int, int, int, int]]:
         """Yield windows (row, column, height, width) that cover the whole raster."""
         for row in range(0, self.height, _SCAN_SIDE):
             for col in range(0, self.width, _SCAN_SIDE):
                 yield row, col, min(_SCAN_SIDE, self.height - row), min(_SCAN_SIDE, self.width - col)
+
+
+def _starts(begin: float, end: float, size: int) -> tuple[list[int], int]:
+    """Return where windows start between `begin` and `end` on an axis of `size` pixels, and how long each is."""
+    first, last = max(0, math.floor(begin)), min(size, math.ceil(end))
+    side = max(0, min(_SAMPLE_SIDE, last - first))
+    return np.unique(np.linspace(first, last - side, _SAMPLE_WINDOWS).astype(int)).tolist(), side
 
 
 def _change(spec: SourceSpec, name: str) -> tuple[float, float]:

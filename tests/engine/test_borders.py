@@ -16,7 +16,7 @@ QT = {"qgis", "PyQt5", "PyQt6", "PySide2", "PySide6", "sip", "osgeo"}
 HEAVY = {"torch", "rasterio", "safetensors", "pyogrio", "shapely", "pyproj", "affine"}
 # What both processes use: these, and whatever they import.
 SHARED = (
-    *("errors", "events", "jobs", "naming", "offset_tags", "options", "palette", "version"),
+    *("errors", "events", "jobs", "naming", "offset_tags", "options", "palette", "value_check", "version"),
     *("checkpoint.card", "checkpoint.card_file", "checkpoint.classes", "checkpoint.header"),
     *("catalogue.address", "catalogue.entry", "catalogue.fetch", "catalogue.listing", "catalogue.network"),
 )
@@ -38,7 +38,8 @@ IMPORTS = {
         "report": "palette",
         "checkpoint": "errors models naming palette",
         "catalogue": "errors events jobs checkpoint locks version",
-        "raster": f"{WORDS} checkpoint offset_tags palette",
+        "value_check": "checkpoint offset_tags",
+        "raster": f"{WORDS} checkpoint offset_tags palette value_check",
         "runtime": "errors events locks raster version",
         "data": f"{WORDS} checkpoint palette raster",
         "imports": "errors events jobs checkpoint models runtime",

@@ -148,7 +148,15 @@ def test_values_give_the_offset_away(write_raster, modality, heard, values, know
     said.clear()
     assert seems_moved(source) == wanted
     check_offset(source, reporter)
-    assert [("--offset optical=-1000" in text, level) for level, text in said] == [(True, "info")] * wanted
+    assert [("--offset optical=-1000" in text, level) for level, text in said] == [(True, "warning")] * wanted
+
+
+def test_where_the_training_data_vary_far_more_the_offset_is_no_warning(write_raster, modality, heard):
+    reporter, said = heard
+    known = {"p01": [100.0] * 4, "p99": [9000.0] * 4, "std": [2500.0] * 4}
+    source = Source(modality(bands=BANDS, statistics=known), SourceSpec(write_raster("a.tif", reflectance(1000))))
+    check_offset(source, reporter)
+    assert [("--offset optical=-1000" in text, level) for level, text in said] == [(True, "info")]
 
 
 def test_what_was_asked_for_is_said_once_and_nothing_proposed(write_raster, modality, heard):

@@ -31,7 +31,7 @@ def warnings(values, modality, write_raster, heard, **fields):
     [
         (DN, REFLECTANCE, ""),
         (DN / 8, REFLECTANCE, ""),
-        (DN * 2.5, REFLECTANCE, "reflectance x 10000"),
+        (DN * 1.5, REFLECTANCE, "reflectance x 10000"),
         (DN, {}, "reflectance x 10,000"),
         (DN, {}, ""),
         (DB, DECIBEL, "dB"),
@@ -57,7 +57,6 @@ def test_nothing_is_said_of_values_that_fit(values, statistics, units, write_ras
         (10 ** (DB / 10), DECIBEL, "", "looks like linear power, not dB"),
         (10 ** (DB / 10), {}, "VV, VH in dB", "looks like linear power, not dB"),
         (DB, {"p01": [0.001, 0.001], "p99": [0.6, 0.2]}, "", "looks like dB, not linear power"),
-        (DN[:1] + 2000, HEIGHT, "m", "lies outside what the checkpoint was trained on"),
     ],
 )
 def test_values_in_another_unit_are_told(values, statistics, units, said, write_raster, modality, heard):
@@ -65,6 +64,34 @@ def test_values_in_another_unit_are_told(values, statistics, units, said, write_
     assert len(texts) == 1
     assert said in texts[0]
     assert "Expected: " in texts[0]
+
+
+def test_values_far_outside_are_told_by_band_and_how_far(write_raster, modality, heard):
+    (text,) = warnings(DN * 3, modality, write_raster, heard, statistics=REFLECTANCE, units="reflectance x 10000")
+    assert text.endswith("its measured accuracy does not hold here.") and "deviations brighter" in text
+    heard[1].clear()
+    (text,) = warnings(DN[:1] + 2000, modality, write_raster, heard, statistics=HEIGHT, units="m")
+    assert "its values are about" in text and "deviations higher than anything" in text
+
+
+def test_only_the_part_that_is_classified_counts(write_raster, modality, heard):
+    """Snow in one half, and a map of the other."""
+    reporter, said = heard
+    values = np.concatenate([DN, DN + 20000], axis=2)
+    source = Source(modality("band", ("a", "b"), statistics=REFLECTANCE), SourceSpec(write_raster("a.tif", values)))
+    check_units(source, reporter, source.grid.window(0, 0, 100, 100))
+    assert said == []
+    check_units(source, reporter, source.grid.window(0, 110, 100, 80))
+    assert len(said) == 1 and ": a is about" in said[0][1]
+
+
+def test_a_part_without_valid_pixels_is_judged_by_the_whole(write_raster, modality, heard):
+    reporter, said = heard
+    values = np.concatenate([np.full_like(DN, -9999), DN / 1e4], axis=2)
+    path = write_raster("a.tif", values, nodata=-9999)
+    source = Source(modality("band", ("a", "b"), statistics=REFLECTANCE), SourceSpec(path))
+    check_units(source, reporter, source.grid.window(0, 0, 100, 90))
+    assert "multiplied by 1e4" in said[0][1]
 
 
 def test_a_band_of_zeros_is_told_by_name(write_raster, modality, heard):
