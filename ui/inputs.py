@@ -18,7 +18,7 @@ from ..engine.errors import LacunaError
 from ..engine.jobs import SourceSpec
 from ..host.binding import Binding, guess, source_specs
 from ..host.exports import Exports
-from ..host.run_job import BUNDLED_CHECKPOINTS
+from ..host.run_job import BUNDLED_CHECKPOINTS, DEFAULT_CHECKPOINT
 from ..settings import Settings
 from .card_text import card_html, classes_html
 from .forms import load_form, say
@@ -67,7 +67,8 @@ class ModelInputs(QWidget):
 
     def list_checkpoints(self) -> None:
         """Offer the bundled checkpoints and those used before; once, when all signals are connected."""
-        paths = [str(path) for path in sorted(BUNDLED_CHECKPOINTS.glob("*.safetensors"))]
+        bundled = sorted(BUNDLED_CHECKPOINTS.glob("*.safetensors"), key=lambda path: (path != DEFAULT_CHECKPOINT, path))
+        paths = [str(path) for path in bundled]
         paths += [path for path in Settings().recent_checkpoints if path not in paths and os.path.exists(path)]
         for path in paths:
             self.offer_checkpoint(path)
