@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The bundled checkpoints of Dynamic World: made again byte by byte, the published result, holes, tiles, both levels."""
+"""The bundled checkpoints of Dynamic World: made again byte by byte, the published result, holes, tiles, two levels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_cards_say_what_it_is_and_whose(path):
     assert [item.name for item in card.classes][::8] == ["water", "snow and ice"]
     assert card.classes[6].color == "#c4281b"
     optical = card.modality("optical")
-    assert optical.required and optical.bands == "B02 B03 B04 B05 B06 B07 B08 B11 B12".split()
+    assert optical.required and optical.bands == ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B11", "B12"]
     assert card.licence == "Apache-2.0" and card.stride == 2 and card.margin >= 22
     assert card.parents == [sha256(str(ROOT / "resources" / "encoders" / "dynamic_world.safetensors"))]
     notice = (FOLDER / "dynamic-world-s2.NOTICE").read_text()
