@@ -61,6 +61,14 @@ def test_each_method_moves_its_part_and_keeps_the_scaling(tune, method, parts):
 
 
 @pytest.mark.slow
+def test_it_is_joined_with_a_detail_path(tune):
+    result = tune("head", detail=True, class_map={**CLASSES, "9": "grass"})
+    card = read_card(result["checkpoint"])
+    assert card.architecture["name"] == "joined" and card.architecture["config"]["network"]["name"] == "dynamic_world"
+    assert (card.stride, card.margin) == (2, 24)
+
+
+@pytest.mark.slow
 def test_latent_guidance_has_one_scenario(tune):
     result = tune("head", strategy="latent", class_map={**CLASSES, "9": "grass"})
     assert result["plan"]["strategy"]["probabilities"] == [1.0]
