@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from atmosphere import BANDS, ROOT, SNOW, Pair, read_pairs, typical_line
 from safetensors.torch import load_file
 
 from lacuna.engine.checkpoint.card import Card, ClassInfo, Modality
@@ -22,6 +21,7 @@ from lacuna.engine.checkpoint.store import save, sha256
 from lacuna.engine.data.statistics import BandStatistics
 from lacuna.engine.models.registry import build
 from lacuna.engine.raster.scaling import scale
+from lacuna.tools.checkpoints.atmosphere import BANDS, ROOT, SNOW, Pair, read_pairs, typical_line
 
 ENCODERS = ROOT / "resources" / "encoders"
 WEIGHTS = ENCODERS / "dynamic_world.safetensors"

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from atmosphere import BANDS, Pair, fit_line, read_pairs, typical_line
-from dynamic_world import WEIGHTS, published_chain
 from safetensors.torch import load_file
 
 from lacuna.engine.models.dynamic_world_net import DynamicWorldNet
 from lacuna.engine.raster.scaling import scale
+from lacuna.tools.checkpoints.atmosphere import BANDS, Pair, fit_line, read_pairs, typical_line
+from lacuna.tools.checkpoints.dynamic_world import WEIGHTS, published_chain
 
 # Dynamic World's classes as values of the labels; grass and shrub are both their rangeland, bare their bare ground.
 LABEL = np.array([1, 2, 9, 3, 4, 9, 5, 6, 7])
