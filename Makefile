@@ -2,7 +2,7 @@
 # The commands of a developer. On a fresh Debian 12 `make demo` and `make test` install what they need; see CONTRIBUTING.md.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engine test-plugin test-quick test-cpus lint compat compat-trixie compat-sid compat-qt6 checkpoint evidence \
+.PHONY: help demo test test-engine test-plugin test-quick test-cpus lint compat compat-trixie compat-sid compat-qt6 checkpoints checkpoint evidence \
         package clean setup engine qgis
 
 PYTHON := .venv/bin/python
@@ -44,8 +44,11 @@ compat: ## try Debian 13, Debian sid and Qt 6; the first two as root, in chroots
 compat-trixie compat-sid compat-qt6: compat-%: ## try one of them
 	@tools/compat.sh $*
 
-checkpoint: engine ## train the bundled checkpoint again, as docs/bundled-checkpoint.md tells
-	$(PYTHON) tools/checkpoint.py
+checkpoints: engine ## make the bundled checkpoints again, as docs/bundled-checkpoint.md and its sister pages tell
+	$(PYTHON) tools/checkpoints/landcover.py
+	$(PYTHON) tools/checkpoints/dynamic_world.py
+
+checkpoint: checkpoints
 
 evidence: engine ## measure Lacuna against forest, boosting and plain networks on data in DATA=FOLDER; takes many hours, goes on where it stopped
 	$(PYTHON) -m lacuna.tests.benchmarks.evidence.run --data "$(DATA)"

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LARGEST = 25 * 1024 * 1024
 ALLOWED_SUFFIXES = {
     ".py", ".ui", ".ts", ".txt", ".md", ".html", ".toml", ".json", ".xml", ".qml", ".svg", ".png", ".tif",
-    ".safetensors",
+    ".safetensors", ".LICENSE", ".NOTICE",
 }  # fmt: skip
 REQUIRED_FIELDS = (
     "name", "description", "version", "qgisMinimumVersion", "author", "email", "about", "tracker", "repository",

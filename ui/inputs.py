@@ -19,7 +19,7 @@ from ..engine.jobs import SourceSpec
 from ..host.binding import Binding, guess, source_specs
 from ..host.catalogues import own_checkpoints
 from ..host.exports import Exports
-from ..host.run_job import BUNDLED_CHECKPOINTS
+from ..host.run_job import BUNDLED_CHECKPOINTS, DEFAULT_CHECKPOINT
 from ..settings import Settings
 from .card_text import card_html, classes_html
 from .catalogue_dialog import CatalogueDialog
@@ -77,7 +77,8 @@ class ModelInputs(QWidget):
 
     def list_checkpoints(self) -> None:
         """Offer the bundled checkpoints, the analyst's own and those used before; once, when signals are connected."""
-        paths = [str(path) for path in sorted(BUNDLED_CHECKPOINTS.glob("*.safetensors"))] + own_checkpoints()
+        bundled = sorted(BUNDLED_CHECKPOINTS.glob("*.safetensors"), key=lambda path: (path != DEFAULT_CHECKPOINT, path))
+        paths = [str(path) for path in bundled] + own_checkpoints()
         paths += [path for path in Settings().recent_checkpoints if path not in paths and os.path.exists(path)]
         for path in paths:
             self.offer_checkpoint(path)

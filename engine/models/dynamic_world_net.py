@@ -36,7 +36,7 @@ class Separable(nn.Module):
         return F.mish(self.depthwise(F.mish(self.pointwise(x))))
 
 
-class Block(nn.Module):
+class SeparableBlock(nn.Module):
     """Three separable convolutions, and beside them a 1 x 1 convolution of the input; the sum has no activation."""
 
     def __init__(self, channels: int, width: int) -> None:
@@ -65,10 +65,10 @@ class DynamicWorldNet(nn.Module):
     def __init__(self, bands: int = 9, classes: int = 9) -> None:
         super().__init__()
         self.stem = nn.Conv2d(bands, STEM, 3, padding=1)
-        self.block1 = Block(STEM, NARROW)
-        self.block2 = Block(NARROW, WIDE)
+        self.block1 = SeparableBlock(STEM, NARROW)
+        self.block2 = SeparableBlock(NARROW, WIDE)
         self.skip = Separable(STEM, SKIP)
-        self.decoder = Block(WIDE + SKIP, WIDE)
+        self.decoder = SeparableBlock(WIDE + SKIP, WIDE)
         self.head = nn.Conv2d(WIDE, classes, 1)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:

@@ -3,5 +3,7 @@
 
 # By name of an architecture: the module of its class, beside this one.
 MODULES = {"sgma": "sgma", "dis2": "dis2", "cmx": "cmx", "cbc": "cbc", "cbc_slp": "cbc"}
+# Networks that come with published weights: nothing is gained by training them from random ones.
+PUBLISHED = {"dynamic_world": "dynamic_world"}
 # What is no network to be trained by itself, but stands in checkpoints like one: made in a fine-tuning.
 MADE = {"forest": "forest", "detail": "detail", "joined": "joined"}

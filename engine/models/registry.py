@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from ..errors import LacunaError
 from .base import SegmentationModel
 from .config import bad_config, checked
-from .names import MADE, MODULES
+from .names import MADE, MODULES, PUBLISHED
 
 M = TypeVar("M", bound=type[SegmentationModel])
 
-_MODULES = {**MODULES, **MADE}
+_MODULES = {**MODULES, **PUBLISHED, **MADE}
 _CLASSES: dict[str, type[SegmentationModel]] = {}
 
 

@@ -31,15 +31,15 @@ def test_a_checkpoint_that_one_page_has_is_offered_by_all(dock, checkpoint, tmp_
     mine = str(tmp_path / "mine.safetensors")
     shutil.copy(checkpoint, mine)
     pages = (dock.segment_page, dock.finetune_page, dock.evaluate_page)
-    chosen = dock.segment_page.inputs.checkpoint()
-    assert os.path.samefile(chosen, checkpoint)
+    chosen, bundled = dock.segment_page.inputs.checkpoint(), offered(dock.segment_page)
+    assert os.path.samefile(chosen, checkpoint) and bundled[0] == chosen
     dock.evaluate_page.set_checkpoint(mine)
-    assert [offered(page) for page in pages] == [[chosen, mine]] * 3
+    assert [offered(page) for page in pages] == [[*bundled, mine]] * 3
     assert [page.inputs.checkpoint() for page in pages] == [chosen, chosen, mine]
     assert dock.evaluate_page.inputs.checkpointCombo.toolTip() == mine
     (tmp_path / "none.safetensors").write_bytes(b"nothing")
     dock.evaluate_page.set_checkpoint(str(tmp_path / "none.safetensors"))
-    assert [offered(page) for page in pages[:2]] == [[chosen, mine]] * 2
+    assert [offered(page) for page in pages[:2]] == [[*bundled, mine]] * 2
 
 
 def test_a_message_says_which_page_it_comes_from(dock):

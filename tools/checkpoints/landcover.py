@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Train the bundled checkpoint again, from data in this repository. Run by `make checkpoint`; takes some four minutes.
+"""Train the bundled checkpoint again, from data in this repository. Run by `make checkpoints`; takes some four minutes.
 
 The same machine and the same torch give the same weights. See docs/bundled-checkpoint.md.
 """
@@ -14,7 +14,7 @@ import torch
 
 from lacuna.engine.cli import main as lacuna
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data" / "landcover_s2_s1_dem"
 CHECKPOINT = ROOT / "resources" / "checkpoints" / "landcover-s2-s1-dem.safetensors"
 # Sums in another number of threads have another order, and so other last bits.
