@@ -109,7 +109,7 @@ def propose(facts: RasterFacts, kind: Optional[str] = None, known: Collection[st
     numbers, left = _numbers(facts, chosen)
     bands = _names(facts, chosen, numbers)
     encoder, about = _encoder(chosen, known)
-    why = f"{words}: {_CALLED[chosen]}; {about}."
+    why = f"{words}: {_CALLED[chosen]}{about}."
     if left:
         why += f" Left out: {', '.join(left)}."
     return Proposal(chosen, bands, numbers, _UNITS.get(chosen, "") if _sure_units(facts, chosen) else "", encoder, why)
@@ -123,9 +123,10 @@ def guess_kind(facts: RasterFacts) -> tuple[str, str]:
     named = [key for key in keys if key in _SENTINEL2]
     look = _look(facts)
     if len(named) >= 3 and 2 * len(named) > count:
-        return SENTINEL2, f"{look} named as those of Sentinel-2"
-    if count <= 4 and any(set(re.split(r"[^a-z]+", key)) & _POLARISATIONS for key in keys):
-        return RADAR, f"{look} named by polarisation"
+        return SENTINEL2, f"{look} with names like {_first(facts.bands, _SENTINEL2)}"
+    polarised = [name for name, key in zip(facts.bands, keys) if set(re.split(r"[^a-z]+", key)) & _POLARISATIONS]
+    if count <= 4 and polarised:
+        return RADAR, f"{look} with names like {polarised[0]}"
     if count <= 2 and words & {"s1", "sentinel1", "sar", "rtc", "grd", "backscatter"}:
         return RADAR, f"{look}, called “{facts.name}”"
     if count == 1 and (words | set(keys)) & _HEIGHTS:
@@ -133,7 +134,7 @@ def guess_kind(facts: RasterFacts) -> tuple[str, str]:
     if count in (3, 4) and facts.dtype == "uint8":
         return IMAGE, look
     if count in (3, 4) and {"red", "green", "blue"} <= set(keys):
-        return IMAGE, f"{look} named as colours"
+        return IMAGE, f"{look} with names of colours"
     if count in _UNNAMED and facts.dtype in ("uint16", "int16") and _at_satellite(facts):
         return SENTINEL2, f"{look}, as many as Sentinel-2 has"
     if count <= 2 and facts.dtype.startswith("float") and _is_decibels(facts):
@@ -164,10 +165,14 @@ def choose_encoder(proposals: Mapping[str, Proposal], known: Collection[str] = E
     return EncoderChoice(PLAIN, f"It learns from your labels alone: those that know {listed} know nothing of the rest.")
 
 
-def scaling_words(proposal: Proposal) -> str:
-    """Return in words how the values of a modality are scaled."""
-    found = "Values are scaled by the mean and the spread that they have in your training areas"
-    return f"{found} ({proposal.units})." if proposal.units else f"{found}."
+def scaling_words(encoder: str) -> str:
+    """Return in words how the values of the inputs are scaled with an encoder."""
+    if encoder == PLAIN:
+        return "Values are scaled by the mean and the spread that they have in your training areas."
+    return (
+        "Values that the encoder knows are scaled as it expects, all others by the mean and the spread that they have "
+        "in your training areas."
+    )
 
 
 _CALLED = {
@@ -196,6 +201,11 @@ def _look(facts: RasterFacts) -> str:
     words = f"{_COUNTS.get(count, str(count))} {'band' if count == 1 else 'bands'}"
     words += f" of {_TYPES.get(facts.dtype, facts.dtype)}"
     return words if facts.pixel is None else f"{words} at {facts.pixel:.3g} m"
+
+
+def _first(names: Sequence[str], keys: Collection[str]) -> str:
+    """Return the first name that is one of `keys`."""
+    return next(name for name in names if band_key(name) in keys)
 
 
 def _at_satellite(facts: RasterFacts) -> bool:
@@ -246,8 +256,8 @@ def _encoder(kind: str, known: Collection[str]) -> tuple[str, str]:
     """Return the encoder that knows a kind, else the plain one, and what is to be said of it."""
     for name, words in _KNOWING.get(kind, ()):
         if name in known:
-            return name, f"an encoder that {words}"
-    return PLAIN, "an encoder that learns from your labels alone"
+            return name, f"; an encoder that {words}"
+    return PLAIN, ""
 
 
 def _about(encoder: str, proposals: Mapping[str, Proposal]) -> str:

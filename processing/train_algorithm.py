@@ -26,7 +26,7 @@ from ..engine.errors import UsageError
 from ..engine.jobs import PRESETS, TrainJob
 from ..engine.models.names import ENCODERS, MODULES, WITHOUT_ENCODER
 from ..engine.naming import key_of
-from ..engine.proposals import KINDS, NAMES, Proposal, choose_encoder, propose, scaling_words
+from ..engine.proposals import KINDS, NAMES, PLAIN, Proposal, choose_encoder, propose, scaling_words
 from ..host.binding import Binding, parse_pairs
 from ..host.client import Event
 from ..host.exports import Exports
@@ -311,7 +311,9 @@ class TrainAlgorithm(LabelledAlgorithm):
     ) -> dict[str, Any]:
         """Say what the rasters were taken for, then run the job."""
         for name, proposal in self._proposed.items():
-            feedback.pushInfo(f"{name}: {proposal.why} {scaling_words(proposal)}")
+            feedback.pushInfo(f"{name}: {proposal.why}")
+        if self._proposed:
+            feedback.pushInfo(scaling_words(self._job.encoder or PLAIN) if self._problem is None else "")
         return super().processAlgorithm(parameters, context, feedback)
 
     def results(self, job: TrainJob, result: Event, feedback: QgsProcessingFeedback) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 from typing import Any, Optional, Union
 
 from qgis.gui import QgsFileWidget, QgsMapCanvas
-from qgis.PyQt.QtCore import QPoint, QTimer, QUrl, pyqtSignal
+from qgis.PyQt.QtCore import QUrl, pyqtSignal
 from qgis.PyQt.QtGui import QDesktopServices, QHideEvent, QShowEvent
 from qgis.PyQt.QtWidgets import QWidget
 
@@ -22,11 +22,12 @@ from .comparison_table import ComparisonTable
 from .curves import Curves
 from .finetune_state import Doing, FinetuneState
 from .finetune_words import as_comparison, default_output, find_parent, lineage_words
-from .forms import MUTED_COLOR, WARNING_COLOR, say
+from .forms import WARNING_COLOR, say
 from .inputs import ModelInputs
 from .job_page import JobPage
 from .labels_box import LabelsBox
 from .new_inputs import NewInputs
+from .plan_panel import PlanPanel, Scroller
 from .plan_view import PlanView
 from .results import output_path, output_problem
 from .split_box import SplitBox
@@ -56,11 +57,7 @@ class FinetunePage(JobPage):
     def __init__(self, canvas: QgsMapCanvas, parent: Optional[QWidget] = None) -> None:
         super().__init__(canvas, __file__, "startButton", tr("Fine-tune a checkpoint (Lacuna)"), parent)
         self.state = FinetuneState()
-        self._scrolled: QWidget = self.scrollContents
-        self._scroller = QTimer(self)
-        self._scroller.setSingleShot(True)
-        self._scroller.setInterval(50)
-        self._scroller.timeout.connect(self._scroll)
+        self._scroller = Scroller(self.scrollArea, self.wholeContents)
         self._add_parts()
         form = TrainingForm(self.labels, self.classes, self.split, self.training, self.plan_view)
         self._starts = CheckpointStart(self.inputs, form), NewStart(self.new_inputs, form)
@@ -82,6 +79,7 @@ class FinetunePage(JobPage):
         self.curves = Curves(self.curvesGroup)
         self.comparison = ComparisonTable(self.resultGroup)
         self.overlay = SplitOverlay(self.canvas, self)
+        self._plan = PlanPanel(self.plan_view, self.overlay, self.planNote, self.zoomButton, self.canvas)
         self.labelsGroupLayout.addWidget(self.labels)
         self.classesGroupLayout.addWidget(self.classes)
         self.splitGroupLayout.addWidget(self.split)
@@ -107,7 +105,6 @@ class FinetunePage(JobPage):
         self.outputWidget.fileChanged.connect(self.refresh_later)
         self.overlay.failed.connect(self.failed)
         self.planButton.clicked.connect(self.plan)
-        self.zoomButton.clicked.connect(self._zoom)
         self.parentButton.clicked.connect(lambda: self.set_checkpoint(self.state.parent))
         self.keepButton.clicked.connect(self.keep_best)
         self.useButton.clicked.connect(lambda: self.checkpoint_made.emit(self.state.result))
@@ -159,8 +156,7 @@ class FinetunePage(JobPage):
         self.start_button.setText(tr("Train") if new else tr("Fine-tune"))
         if new:
             self.new_inputs.begin()
-        self.plan_view.forget()
-        self.overlay.clear()
+        self._plan.forget()
         self._follow_card()
         self.refresh()
 
@@ -202,7 +198,7 @@ class FinetunePage(JobPage):
             say(self.outputLabel, tr("Will be replaced: {}.").format(", ".join(there)), WARNING_COLOR)
         problem = self._problem()
         fresh = self._is_fresh()
-        self._show_plan_state(fresh)
+        self._plan.show_state(fresh, self.isVisible())
         self.planButton.setEnabled(not problem and self.task is None)
         self.planButton.setToolTip(problem or tr("Trains nothing"))
         ready = tr("The plan is shown above.") if fresh else tr("The split and the plan are shown first.")
@@ -242,22 +238,6 @@ class FinetunePage(JobPage):
     def _is_fresh(self) -> bool:
         """Return whether the plan that is shown is that of the present choices."""
         return self.plan_view.plan is not None and not self._problem() and self.state.planned == self._key()
-
-    def _show_plan_state(self, fresh: bool) -> None:
-        """Show a plan that no longer holds as such."""
-        shown = self.plan_view.plan is not None
-        stale = shown and not fresh
-        self.plan_view.setVisible(shown)
-        self.plan_view.setEnabled(fresh)
-        self.zoomButton.setVisible(fresh)
-        words = tr("Reads labels and rasters and draws the split on the map; trains nothing.")
-        if stale:
-            words = tr("The choices have changed since: show the plan again.")
-        say(self.planNote, "" if fresh else words, WARNING_COLOR if stale else MUTED_COLOR)
-        if stale:
-            self.overlay.clear()
-        elif fresh and not self.overlay.bands:
-            self._draw_split()
 
     def plan(self) -> None:
         """Have the plan made and shown; nothing is trained."""
@@ -305,7 +285,7 @@ class FinetunePage(JobPage):
         self.curves.clear()
         self.curvesGroup.show()
         self.resultGroup.hide()
-        self._scroll_to(self.curvesGroup)
+        self._scroller.scroll_to(self.curvesGroup)
 
     def _show_event(self, event: dict[str, Any]) -> None:
         """Show what the engine says; after each epoch the curves grow."""
@@ -313,7 +293,7 @@ class FinetunePage(JobPage):
         if event["event"] == "metrics":
             self.curves.add(event)
             if len(self.curves.loss) == 1:  # the legend has come, so that the curves are higher now
-                self._scroll_to(self.curvesGroup)
+                self._scroller.scroll_to(self.curvesGroup)
             ending = self.state.doing is Doing.CONCLUDING or not self.cancelButton.isEnabled()
             self.keepButton.setEnabled(event.get("best_epoch", 0) > 0 and not ending)
             if "probabilities" in event:
@@ -353,21 +333,12 @@ class FinetunePage(JobPage):
         self.state.planned = self.state.asked
         self.plan_view.show_plan(plan, list(self.sources.layers()), editable=not self.is_new())
         self._draw_split()
-        self._scroll_to(self.planGroup)
+        self._scroller.scroll_to(self.planGroup)
 
     def _draw_split(self) -> None:
         """Draw the split of a plan that still holds, while this page is seen."""
-        plan = self.plan_view.plan
-        if plan is not None and self.isVisible() and self._is_fresh():
-            self.overlay.show(plan["regions"])
-
-    def _zoom(self) -> None:
-        """Show the whole split on the map."""
-        extent = self.overlay.extent()
-        if extent is not None:
-            extent.scale(1.1)
-            self.canvas.setExtent(extent)
-            self.canvas.refresh()
+        if self.isVisible() and self._is_fresh():
+            self._plan.draw()
 
     def _finish(self, job: Union[FinetuneJob, TrainJob], result: dict[str, Any]) -> None:
         """Show what was gained and what can be done with it."""
@@ -383,7 +354,7 @@ class FinetunePage(JobPage):
         self.resultGroup.show()
         say(self.summaryLabel, tr("Done: {}").format(os.path.basename(self.state.result)))
         self._propose_output()
-        self._scroll_to(self.resultGroup)
+        self._scroller.scroll_to(self.resultGroup)
 
     def _fail(self, problem: LacunaError) -> None:
         """Say what went wrong, and what is left of a training."""
@@ -398,12 +369,3 @@ class FinetunePage(JobPage):
 
     def _open_report(self) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(self.state.report))
-
-    def _scroll_to(self, part: QWidget) -> None:
-        """Bring a part of the page into view, once it has its place; its head, where it is higher than the view."""
-        self._scrolled = part
-        self._scroller.start()
-
-    def _scroll(self) -> None:
-        bar = self.scrollArea.verticalScrollBar()
-        bar.setValue(self._scrolled.mapTo(self.wholeContents, QPoint(0, 0)).y())

@@ -14,7 +14,7 @@ from ..engine.checkpoint.card import MAX_MODALITIES, Card
 from ..engine.errors import LacunaError
 from ..engine.jobs import SourceSpec
 from ..engine.models.names import ENCODERS, MODULES, WITHOUT_ENCODER
-from ..engine.proposals import OTHER, EncoderChoice, choose_encoder, guess_kind
+from ..engine.proposals import OTHER, PLAIN, EncoderChoice, choose_encoder, guess_kind, scaling_words
 from ..host.binding import PICTURE_PROVIDERS, Binding, source_specs
 from ..host.exports import Exports
 from ..host.new_model import ARCHITECTURE, check_draft, draft_card
@@ -151,8 +151,10 @@ class NewInputs(QWidget):
         self.encoderCombo.setEnabled(not fixed)
         proposed = self._proposed()
         self.encoderCombo.setItemText(0, tr("{} (proposed)").format(proposed.name))
-        words = proposed.why if not self.encoderCombo.currentData() else ""
-        say(self.whyLabel, tr("This architecture has encoders of its own.") if fixed else words, MUTED_COLOR)
+        chosen = self.encoder()
+        about = tr("This architecture has encoders of its own.") if chosen is None else chosen.why
+        scaling = scaling_words(PLAIN if chosen is None else chosen.name)
+        say(self.whyLabel, f"{about} {scaling}".strip(), MUTED_COLOR)
         self.addButton.setEnabled(len(self.rows) < MAX_MODALITIES)
         self.changed.emit()
 

@@ -12,7 +12,7 @@ from ..compat import tr
 from ..engine import options
 from ..engine.checkpoint.card import Modality
 from ..engine.naming import find_band
-from ..engine.proposals import HEIGHT, IMAGE, NAMES, OTHER, RADAR, SENTINEL2, Proposal, propose, scaling_words
+from ..engine.proposals import HEIGHT, IMAGE, NAMES, OTHER, RADAR, SENTINEL2, Proposal, propose
 from ..host.binding import band_names
 from ..host.new_model import band_numbers, bands_as_known, free_name
 from ..host.raster_facts import raster_facts
@@ -156,7 +156,7 @@ class NewModalityRow(ModalityRow):
         named = all(own) and all(find_band(name, names) for name in own)
         self.bandsEdit.setText(", ".join(own if named else map(str, self.proposal.numbers)))
         say(self.whyLabel, self.proposal.why, MUTED_COLOR)
-        self.whyLabel.setToolTip(scaling_words(self.proposal))
+        self.bandsEdit.setCursorPosition(0)
         self._bands_changed()
 
     def _bands(self) -> Optional[list[Union[int, str]]]:
@@ -182,7 +182,7 @@ class NewModalityRow(ModalityRow):
         if layer is not None and self.proposal is not None:
             self.modality.bands = bands_as_known(layer, self.proposal, numbers)
             self.modality.units = self.proposal.units
-        self.detailsButton.setText(tr("{} bands").format(len(numbers)) if layer is not None else tr("bands"))
+        self.detailsButton.setText(tr("bands: {}").format(len(numbers)) if layer is not None else tr("bands"))
         self._propose_stated()
         self.changed.emit()
 

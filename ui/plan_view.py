@@ -30,10 +30,6 @@ class PlanView(QWidget):
         self.pixelsTable = NumberTable(self)
         self.planLayout.insertWidget(self.planLayout.indexOf(self.legendLabel) + 1, self.pixelsTable)
 
-    def forget(self) -> None:
-        """Know of no plan."""
-        self.plan = None
-
     def show_plan(self, plan: dict[str, Any], bound: Collection[str], editable: bool = True) -> None:
         """Show a plan of the engine.
 

@@ -14,7 +14,9 @@ from .strategies import Strategy
 
 
 def describe_plan(manifest: Manifest, session: Session, model: SegmentationModel, strategy: Strategy) -> dict[str, Any]:
-    """Return the plan of a training: the keys of the plan of a fine-tuning (`docs/finetune.md`), all classes added.
+    """Return the plan of a training: the keys of the plan of a fine-tuning (`docs/finetune.md`).
+
+    No class is an added one, as there was none before.
 
     Args:
         manifest: the scenes, with the rule that divides them.
@@ -27,7 +29,7 @@ def describe_plan(manifest: Manifest, session: Session, model: SegmentationModel
     classes = [{"value": item.value, "name": item.name, "color": item.color, "from": []} for item in manifest.classes]
     return {
         "classes": classes,
-        "added": [item.name for item in manifest.classes],
+        "added": [],
         "merged": {},
         "dropped": [],
         "pixels": pixels_by_side(session),

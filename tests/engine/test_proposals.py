@@ -29,12 +29,12 @@ def facts(bands, dtype, pixel=None, name="", **more):
         (facts(4, "uint8", 0.2), "image", ["red", "green", "blue", "nir"], "Four bands of 8 bits"),
         (facts(4, "uint8", 0.2, alpha=[4]), "image", ["red", "green", "blue"], "Three bands of 8 bits"),
         (facts(["Red", "Green", "Blue", "Alpha"], "uint8", 0.1), "image", ["Red", "Green", "Blue"], "of 8 bits"),
-        (facts(["blue", "green", "red", "nir"], "uint16", 3), "image", ["blue", "green", "red", "nir"], "as colours"),
+        (facts(["blue", "green", "red", "nir"], "uint16", 3), "image", ["blue", "green", "red", "nir"], "of colours"),
         (facts(S2, "int16", 10), "sentinel2", LASTING, "Left out: B01, B09"),
-        (facts(["B2", "B3", "B4", "B8"], "uint16", 10), "sentinel2", ["B2", "B3", "B4", "B8"], "of Sentinel-2"),
+        (facts(["B2", "B3", "B4", "B8"], "uint16", 10), "sentinel2", ["B2", "B3", "B4", "B8"], "with names like B2"),
         (facts(13, "uint16", 10), "sentinel2", [f"band {number}" for number in range(1, 14)], "as many as Sentinel-2"),
-        (facts(["VV", "VH"], "float32", 10), "radar", ["VV", "VH"], "named by polarisation"),
-        (facts(["Sigma0_VV_db"], "float32", 10), "radar", ["Sigma0_VV_db"], "named by polarisation"),
+        (facts(["VV", "VH"], "float32", 10), "radar", ["VV", "VH"], "with names like"),
+        (facts(["Sigma0_VV_db"], "float32", 10), "radar", ["Sigma0_VV_db"], "with names like"),
         (facts(2, "uint16", 10, "S1_GRD_May"), "radar", ["VV", "VH"], "called “S1_GRD_May”"),
         (facts(2, "float32", 10, low=-25, high=-3), "radar", ["VV", "VH"], "values from -25 to -3"),
         (facts(1, "float32", 1, "dsm_2020"), "height", ["height"], "called “dsm_2020”"),
@@ -53,7 +53,7 @@ def test_what_a_raster_is_taken_for(found, kind, bands, words):
 def test_the_analyst_knows_better():
     proposal = propose(facts(["elevation"], "float32", 10), "radar")
     assert (proposal.kind, proposal.bands) == ("radar", ["elevation"])
-    assert proposal.why.startswith("One band of decimal numbers at 10 m: radar;")
+    assert proposal.why.startswith("One band of decimal numbers at 10 m: radar.")
     assert proposal.units == "", "nothing says that these are decibels"
 
 
@@ -62,7 +62,12 @@ def test_units_are_said_only_where_they_are_known():
     assert propose(facts(["VV"], "float32", 10, low=0, high=0.4)).units == ""
     assert propose(facts(S2, "uint16", 10)).units == "reflectance x 10000"
     assert propose(facts(S2, "float32", 10)).units == ""
-    assert "(m)" in scaling_words(propose(facts(1, "float32", 1, "dsm")))
+    assert propose(facts(1, "float32", 1, "dsm")).units == "m"
+
+
+def test_scaling_goes_with_the_encoder():
+    assert scaling_words("resnet_small").startswith("Values are scaled by the mean and the spread")
+    assert scaling_words("dynamic_world").startswith("Values that the encoder knows are scaled as it expects")
 
 
 def test_encoders_are_proposed_as_far_as_there_are_some():

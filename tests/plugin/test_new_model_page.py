@@ -71,7 +71,7 @@ def test_a_new_model_proposes_what_the_layers_of_the_project_are(page, sample, q
         "dem": ("height", "height", 1),
     }
     why = row_of(page, sample["optical"]).whyLabel.text()
-    assert why.startswith("12 bands of 16 bits at 10 m named as those of Sentinel-2: Sentinel-2;")
+    assert why.startswith("12 bands of 16 bits at 10 m with names like B01: Sentinel-2.")
     assert "Left out: B01, B09." in why
     assert page.new_inputs.card.reference == "optical"
     assert page.start_button.text() == "Train"
