@@ -65,7 +65,6 @@ class NewInputs(QWidget):
     def add_row(self) -> NewModalityRow:
         """Add an input that has no layer yet."""
         row = NewModalityRow(self.inputsGroup)
-        row.taken = [other.name() for other in self.rows]
         self.rows.append(row)
         self.rowsLayout.addWidget(row)
         row.changed.connect(self._follow)
@@ -147,6 +146,8 @@ class NewInputs(QWidget):
 
     def _follow(self) -> None:
         """Show what is proposed for the network."""
+        for row in self.rows:
+            row.taken = [other.name() for other in self.rows if other is not row]
         fixed = self.architecture() in WITHOUT_ENCODER
         self.encoderCombo.setEnabled(not fixed)
         proposed = self._proposed()
