@@ -94,7 +94,7 @@ class EncoderChoice:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def propose(facts: RasterFacts, kind: Optional[str] = None, known: Collection[str] = ENCODERS) -> Proposal:
+def propose_modality(facts: RasterFacts, kind: Optional[str] = None, known: Collection[str] = ENCODERS) -> Proposal:
     """Return what a raster is to be taken for.
 
     Args:

@@ -26,7 +26,7 @@ from ..engine.errors import UsageError
 from ..engine.jobs import PRESETS, TrainJob
 from ..engine.models.names import ENCODERS, MODULES, WITHOUT_ENCODER
 from ..engine.naming import key_of
-from ..engine.proposals import KINDS, NAMES, PLAIN, Proposal, choose_encoder, propose, scaling_words
+from ..engine.proposals import KINDS, NAMES, PLAIN, Proposal, choose_encoder, propose_modality, scaling_words
 from ..host.binding import Binding, parse_pairs
 from ..host.client import Event
 from ..host.exports import Exports
@@ -189,7 +189,7 @@ class TrainAlgorithm(LabelledAlgorithm):
             raise UsageError("bad-value", text, tr("Choose from {}.").format(", ".join(KINDS)))
         modalities = []
         for name, layer in zip(names, layers):
-            proposal = propose(raster_facts(layer), kinds.get(name))
+            proposal = propose_modality(raster_facts(layer), kinds.get(name))
             self._proposed[name] = proposal
             numbers = list(proposal.numbers)
             if name in bands:
@@ -228,7 +228,7 @@ class TrainAlgorithm(LabelledAlgorithm):
         if given is None:
             names: list[str] = []
             for layer in layers:
-                names.append(free_name(NAMES[propose(raster_facts(layer)).kind], names))
+                names.append(free_name(NAMES[propose_modality(raster_facts(layer)).kind], names))
             return names
         if len(given) != len(layers):
             text = tr("NAMES has {} names for {} rasters.").format(len(given), len(layers))
@@ -312,8 +312,9 @@ class TrainAlgorithm(LabelledAlgorithm):
         """Say what the rasters were taken for, then run the job."""
         for name, proposal in self._proposed.items():
             feedback.pushInfo(f"{name}: {proposal.why}")
-        if self._proposed:
-            feedback.pushInfo(scaling_words(self._job.encoder or PLAIN) if self._problem is None else "")
+        if self._proposed and self._problem is None:
+            job: Any = self._job
+            feedback.pushInfo(scaling_words(job.encoder or PLAIN))
         return super().processAlgorithm(parameters, context, feedback)
 
     def results(self, job: TrainJob, result: Event, feedback: QgsProcessingFeedback) -> dict[str, Any]:

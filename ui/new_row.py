@@ -12,7 +12,7 @@ from ..compat import tr
 from ..engine import options
 from ..engine.checkpoint.card import Modality
 from ..engine.naming import find_band
-from ..engine.proposals import HEIGHT, IMAGE, NAMES, OTHER, RADAR, SENTINEL2, Proposal, propose
+from ..engine.proposals import HEIGHT, IMAGE, NAMES, OTHER, RADAR, SENTINEL2, Proposal, propose_modality
 from ..host.binding import band_names
 from ..host.new_model import band_numbers, bands_as_known, free_name
 from ..host.raster_facts import raster_facts
@@ -147,7 +147,7 @@ class NewModalityRow(ModalityRow):
             self._bands_changed()
             return
         facts = raster_facts(layer)
-        self.proposal = propose(facts, kind)
+        self.proposal = propose_modality(facts, kind)
         self.kindCombo.setCurrentIndex(self.kindCombo.findData(self.proposal.kind))
         if not self._named:
             self.nameEdit.setText(free_name(NAMES[self.proposal.kind], self.taken))

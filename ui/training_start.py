@@ -119,7 +119,7 @@ class CheckpointStart:
         weights = None if plan_only else form.plan_view.weights()
         return job if weights is None else replace(job, strategy="weights", weights=weights)
 
-    def words(self, job: FinetuneJob, result: dict[str, Any]) -> str:
+    def words(self, job: Any, result: dict[str, Any]) -> str:
         """Return what has come of it."""
         return result_words(result, job.checkpoint)
 
@@ -188,7 +188,7 @@ class NewStart:
             **form.training.fields(),
         )
 
-    def words(self, job: TrainJob, result: dict[str, Any]) -> str:
+    def words(self, job: Any, result: dict[str, Any]) -> str:
         """Return what has come of it."""
         return training_words(result)
 

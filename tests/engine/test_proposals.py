@@ -11,7 +11,7 @@ from lacuna.engine.models import registry
 from lacuna.engine.models.encoders import encoders
 from lacuna.engine.models.names import ENCODERS, MODULES, WITHOUT_ENCODER
 from lacuna.engine.naming import band_key
-from lacuna.engine.proposals import KINDS, RasterFacts, choose_encoder, propose, scaling_words
+from lacuna.engine.proposals import KINDS, RasterFacts, choose_encoder, propose_modality, scaling_words
 
 S2 = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
 LASTING = [name for name in S2 if name not in ("B01", "B09")]
@@ -45,24 +45,24 @@ def facts(bands, dtype, pixel=None, name="", **more):
     ],
 )  # fmt: skip
 def test_what_a_raster_is_taken_for(found, kind, bands, words):
-    proposal = propose(found)
+    proposal = propose_modality(found)
     assert (proposal.kind, proposal.bands) == (kind, bands)
     assert words in proposal.why and proposal.why.endswith(".")
 
 
 def test_the_analyst_knows_better():
-    proposal = propose(facts(["elevation"], "float32", 10), "radar")
+    proposal = propose_modality(facts(["elevation"], "float32", 10), "radar")
     assert (proposal.kind, proposal.bands) == ("radar", ["elevation"])
     assert proposal.why.startswith("One band of decimal numbers at 10 m: radar.")
     assert proposal.units == "", "nothing says that these are decibels"
 
 
 def test_units_are_said_only_where_they_are_known():
-    assert propose(facts(2, "float32", 10, low=-25, high=-3)).units == "dB"
-    assert propose(facts(["VV"], "float32", 10, low=0, high=0.4)).units == ""
-    assert propose(facts(S2, "uint16", 10)).units == "reflectance x 10000"
-    assert propose(facts(S2, "float32", 10)).units == ""
-    assert propose(facts(1, "float32", 1, "dsm")).units == "m"
+    assert propose_modality(facts(2, "float32", 10, low=-25, high=-3)).units == "dB"
+    assert propose_modality(facts(["VV"], "float32", 10, low=0, high=0.4)).units == ""
+    assert propose_modality(facts(S2, "uint16", 10)).units == "reflectance x 10000"
+    assert propose_modality(facts(S2, "float32", 10)).units == ""
+    assert propose_modality(facts(1, "float32", 1, "dsm")).units == "m"
 
 
 def test_scaling_goes_with_the_encoder():
@@ -72,17 +72,17 @@ def test_scaling_goes_with_the_encoder():
 
 def test_encoders_are_proposed_as_far_as_there_are_some():
     image, satellite = facts(3, "uint8", 0.2), facts(S2, "int16", 10)
-    assert propose(image, known=TRAINED).encoder == "efficientnet_lite0"
-    assert "an encoder that knows photographs" in propose(image, known=TRAINED).why
-    assert propose(satellite, known=TRAINED).encoder == "dynamic_world"
-    assert propose(satellite, known=[*ENCODERS, "galileo_nano"]).encoder == "galileo_nano"
-    assert propose(facts(5, "uint8"), known=TRAINED).encoder == "resnet_small"
+    assert propose_modality(image, known=TRAINED).encoder == "efficientnet_lite0"
+    assert "an encoder that knows photographs" in propose_modality(image, known=TRAINED).why
+    assert propose_modality(satellite, known=TRAINED).encoder == "dynamic_world"
+    assert propose_modality(satellite, known=[*ENCODERS, "galileo_nano"]).encoder == "galileo_nano"
+    assert propose_modality(facts(5, "uint8"), known=TRAINED).encoder == "resnet_small"
 
 
 def test_one_encoder_for_all_inputs():
-    image = propose(facts(3, "uint8", 0.2), known=TRAINED)
-    height = propose(facts(1, "float32", 1, "dsm"), known=TRAINED)
-    other = propose(facts(1, "uint8"), known=TRAINED)
+    image = propose_modality(facts(3, "uint8", 0.2), known=TRAINED)
+    height = propose_modality(facts(1, "float32", 1, "dsm"), known=TRAINED)
+    other = propose_modality(facts(1, "uint8"), known=TRAINED)
     assert choose_encoder({"image": image}, TRAINED).name == "efficientnet_lite0"
     assert choose_encoder({"image": image}, TRAINED).why == "It knows photographs."
     assert choose_encoder({"other": other}, TRAINED).name == "resnet_small"
@@ -112,7 +112,7 @@ def test_the_list_of_architectures_without_a_choice_of_encoder(name):
     st.none() | st.sampled_from(KINDS),
 )
 def test_any_raster_gets_bands_that_it_has_under_different_names(bands, dtype, pixel, kind):
-    proposal = propose(RasterFacts(bands, dtype, pixel, "layer"), kind)
+    proposal = propose_modality(RasterFacts(bands, dtype, pixel, "layer"), kind)
     assert proposal.kind in KINDS and (kind is None or proposal.kind == kind)
     assert proposal.encoder in ENCODERS
     assert 1 <= len(proposal.bands) == len(proposal.numbers) <= len(bands)
