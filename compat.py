@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qgis.core import Qgis, QgsRaster, QgsRasterFileWriter, QgsWkbTypes
+from qgis.core import Qgis, QgsRaster, QgsRasterFileWriter, QgsUnitTypes, QgsWkbTypes
 from qgis.PyQt.QtCore import QCoreApplication
 
 # Since 3.30 the result of writing a raster is an enumeration of Qgis; before it belonged to the writer.
@@ -23,6 +23,20 @@ ALPHA_BAND: Any = (
     Qgis.RasterColorInterpretation.AlphaBand
     if hasattr(Qgis, "RasterColorInterpretation")
     else QgsRaster.ColorInterpretation.AlphaBand
+)
+# So did units of length, and what a band is the colour of: red, green, blue, alpha.
+METRES: Any = (
+    Qgis.DistanceUnit.Meters if hasattr(Qgis, "DistanceUnit") else QgsUnitTypes.DistanceUnit.DistanceMeters
+)
+COLOUR_BANDS: dict[Any, str] = (
+    {getattr(Qgis.RasterColorInterpretation, name): name.lower() for name in ("Red", "Green", "Blue", "Alpha")}
+    if hasattr(Qgis, "RasterColorInterpretation")
+    else {
+        QgsRaster.ColorInterpretation.RedBand: "red",
+        QgsRaster.ColorInterpretation.GreenBand: "green",
+        QgsRaster.ColorInterpretation.BlueBand: "blue",
+        QgsRaster.ColorInterpretation.AlphaBand: "alpha",
+    }
 )
 
 

@@ -178,7 +178,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("manifest", metavar="MANIFEST", type=_path, help="the scenes, modalities and classes (TOML)")
     add("--architecture", required=True, choices=list(ARCHITECTURES), metavar="A", help=", ".join(ARCHITECTURES))
-    add("--output", required=True, type=_path, metavar="C", help="the checkpoint, a .safetensors file")
+    add("--output", default="", type=_path, metavar="C", help="the checkpoint, a .safetensors file")
     add("--config", type=_path, metavar="F", help="settings of the architecture (TOML)")
     add("--encoder", metavar="NAME", help="such as resnet_small or pvt_v2_b0")
     add("--encoder-weights", type=_path, metavar="F", help="an encoder file to start from, or none")
@@ -186,6 +186,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="default: 0")
     add("--epochs", type=int, metavar="N", help="default: the preset's")
     add("--no-detail", dest="detail", action="store_false", help="leave the network without a detail path")
+    add("--forest", action="store_true", help="grow a random forest on the same labels to compare with")
+    add("--report", type=_path, metavar="R", help="a page with curves, scores and the split (HTML)")
+    add("--plan", dest="plan_only", action="store_true", help="say how it would be trained, and train nothing")
     _add_device(parser)
     _add_overwrite(parser)
     _add_resume(parser)

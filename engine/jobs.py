@@ -129,6 +129,8 @@ class TrainJob:
     `encoder_weights` is an encoder file, or `none` for random weights; without it they are those that come with Lacuna,
     if it has any for this encoder. With `detail` the network is joined with a detail path, which looks at single
     pixels; not under the preset `paper`.
+    With `forest` a random forest is grown on the same labels, measured on the same pixels and written beside the
+    checkpoint. With `plan_only` nothing is trained or written: the result is the plan.
     """
 
     manifest: str
@@ -144,15 +146,26 @@ class TrainJob:
     overwrite: bool = False
     resume: bool = True
     detail: bool = True
+    forest: bool = False
+    report: Optional[str] = None
+    plan_only: bool = False
 
     kind: typing.ClassVar[str] = "train"
 
+    def forest_path(self) -> Optional[str]:
+        """Return where the random forest goes that is grown for comparison, or None where none is."""
+        return _forest_beside(self.output) if self.forest and self.output else None
+
     def unfinished_paths(self) -> list[str]:
         """Return the files in which unfinished work lies; whoever kills the engine removes them."""
-        return [self.output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
+        return [] if self.plan_only else _unfinished(self.output, self.report, self.forest_path())
 
     def check(self) -> None:
         """Raise UsageError for values that no manifest could make right."""
+        if not self.output and not self.plan_only:
+            raise UsageError("bad-value", "No output was given.", "Name the new checkpoint.")
+        if self.report is not None and self.report == self.output:
+            raise UsageError("output-twice", f"Two outputs have one name: {self.output}.", "Give each its own.")
         _check_choice("preset", self.preset, PRESETS)
         _check_device(self.device)
         if self.epochs is not None and self.epochs < 1:
@@ -318,14 +331,11 @@ class FinetuneJob:
 
     def forest_path(self) -> Optional[str]:
         """Return where the random forest goes that is grown for comparison, or None where none is."""
-        return os.path.splitext(self.output)[0] + ".forest.safetensors" if self.forest and self.output else None
+        return _forest_beside(self.output) if self.forest and self.output else None
 
     def unfinished_paths(self) -> list[str]:
         """Return the files in which unfinished work lies; whoever kills the engine removes them."""
-        if self.plan_only:
-            return []
-        beside = [path + ".part" for path in (self.report, self.forest_path()) if path]
-        return beside + [self.output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
+        return [] if self.plan_only else _unfinished(self.output, self.report, self.forest_path())
 
     def check(self) -> None:
         """Raise UsageError for values that no checkpoint and no labels could make right."""
@@ -517,6 +527,17 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
             continue
     names = " or ".join(str(getattr(argument, "__name__", argument)) for argument in arguments)
     raise UsageError("bad-job", f"{where} is {value!r}.", f"Expected {names}.")
+
+
+def _forest_beside(output: str) -> str:
+    """Return the file of the random forest that stands beside the checkpoint `output`."""
+    return os.path.splitext(output)[0] + ".forest.safetensors"
+
+
+def _unfinished(output: str, *beside: Optional[str]) -> list[str]:
+    """Return the files in which unfinished work of a training lies; `beside` are its other outputs."""
+    own = [output + end for end in (".part", ".part.new", ".part.lock", ".new", ".new.part")]
+    return [path + ".part" for path in beside if path] + own
 
 
 def _check_data(modalities: dict[str, SourceSpec], manifest: Optional[str]) -> None:

@@ -164,7 +164,7 @@ def parse_pairs(text: str, card: Card, parameter: str) -> dict[str, str]:
         if name not in card.names:
             raise UsageError(
                 "unknown-modality",
-                tr("{}: the checkpoint knows no modality {}.").format(parameter, name),
+                tr("{}: there is no modality {}.").format(parameter, name),
                 tr("Its modalities are {}.").format(", ".join(card.names)),
             )
         pairs[name] = value

@@ -10,6 +10,7 @@ from ..host.interpreters import PLUGIN_FOLDER
 from .evaluate_algorithm import EvaluateAlgorithm
 from .finetune_algorithm import FinetuneAlgorithm
 from .segment_algorithm import SegmentAlgorithm
+from .train_algorithm import TrainAlgorithm
 
 
 class LacunaProvider(QgsProcessingProvider):
@@ -37,5 +38,5 @@ class LacunaProvider(QgsProcessingProvider):
 
     def loadAlgorithms(self) -> None:
         """Add the algorithms."""
-        for algorithm in (SegmentAlgorithm, FinetuneAlgorithm, EvaluateAlgorithm):
+        for algorithm in (SegmentAlgorithm, FinetuneAlgorithm, TrainAlgorithm, EvaluateAlgorithm):
             self.addAlgorithm(algorithm())

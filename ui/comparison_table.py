@@ -34,6 +34,7 @@ class ComparisonTable(QWidget):
         super().__init__(parent)
         load_form(self, __file__)
         self._classes: list[str] = []
+        self._before_known = True
         self._before: list[dict[str, Any]] = []
         self._after: list[dict[str, Any]] = []
         self._forest: list[dict[str, Any]] = []
@@ -45,7 +46,11 @@ class ComparisonTable(QWidget):
         self.scenarioTable.itemSelectionChanged.connect(self._show_classes)
 
     def show_result(self, result: dict[str, Any]) -> None:
-        """Show the `before` and `after` of a fine-tuning's result; the last scenario, the full one, is selected."""
+        """Show the `before` and `after` of a fine-tuning's result; the last scenario, the full one, is selected.
+
+        Without a `before` only what came out is shown.
+        """
+        self._before_known = bool(result["before"])
         self._classes = [item["name"] for item in result["classes"]]
         before = {tuple(item["available"]): item for item in result["before"]}
         self._after = result["after"]
@@ -82,10 +87,14 @@ class ComparisonTable(QWidget):
             [Cell(name), fraction(before), fraction(after), Cell(change, _words(change)), fraction(forest)]
             for (name, before, after, forest), change in zip(rows, changes)
         ]
-        head, wide = [title, tr("before"), tr("after"), tr("change"), tr("forest")], 5 if self._forest else 4
-        table.show_rows(head[:wide], [line[:wide] for line in cells])
+        head = [title, tr("before"), tr("after"), tr("change"), tr("forest")]
+        # Of a new model there is nothing before, and so no change.
+        shown = [0, 1, 2, 3] if self._before_known else [0, 2]
+        shown += [4] if self._forest else []
+        head[2] = head[2] if self._before_known else tr("new model")
+        table.show_rows([head[place] for place in shown], [[line[place] for place in shown] for line in cells])
         for row, change in enumerate(changes):
-            if change is not None and abs(change) >= _NOTHING:
+            if self._before_known and change is not None and abs(change) >= _NOTHING:
                 table.item(row, _CHANGE).setForeground(self._color(change > 0))
 
     def _color(self, better: bool) -> QColor:

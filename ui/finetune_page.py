@@ -1,41 +1,43 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The Fine-tune page: takes a checkpoint, layers and labels, shows a plan, and makes a new checkpoint."""
+"""The Fine-tune page: takes a checkpoint or starts a new model, takes layers and labels, shows a plan, and trains."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
-from qgis.core import QgsRasterLayer, QgsVectorLayer
 from qgis.gui import QgsFileWidget, QgsMapCanvas
-from qgis.PyQt.QtCore import QPoint, QTimer, QUrl, pyqtSignal
+from qgis.PyQt.QtCore import QUrl, pyqtSignal
 from qgis.PyQt.QtGui import QDesktopServices, QHideEvent, QShowEvent
 from qgis.PyQt.QtWidgets import QWidget
 
 from ..compat import tr
 from ..engine.errors import LacunaError, disk_error
-from ..engine.jobs import FinetuneJob
+from ..engine.jobs import FinetuneJob, TrainJob
 from ..host.exports import Exports
 from ..settings import Settings
 from .class_plan_box import ClassPlanBox
 from .comparison_table import ComparisonTable
 from .curves import Curves
 from .finetune_state import Doing, FinetuneState
-from .finetune_words import default_output, find_parent, lineage_words, result_words
-from .forms import MUTED_COLOR, WARNING_COLOR, say
+from .finetune_words import as_comparison, default_output, find_parent, lineage_words
+from .forms import WARNING_COLOR, say
+from .inputs import ModelInputs
 from .job_page import JobPage
 from .labels_box import LabelsBox
+from .new_inputs import NewInputs
+from .plan_panel import PlanPanel, Scroller
 from .plan_view import PlanView
 from .results import output_path, output_problem
 from .split_box import SplitBox
 from .split_overlay import SplitOverlay
-from .training_box import TrainingBox, toml_words
+from .training_box import TrainingBox
+from .training_start import CheckpointStart, NewStart, Start, TrainingForm
 
 
 class FinetunePage(JobPage):
-    """The page on which an analyst trains a checkpoint on.
+    """The page on which an analyst trains a checkpoint on, or a new model.
 
     Nothing is trained that was not planned and shown first. *Show split and plan* has the engine make the plan; the
     start button does so too where the plan is not that of the present choices. It then goes on by itself if the plan
@@ -55,17 +57,20 @@ class FinetunePage(JobPage):
     def __init__(self, canvas: QgsMapCanvas, parent: Optional[QWidget] = None) -> None:
         super().__init__(canvas, __file__, "startButton", tr("Fine-tune a checkpoint (Lacuna)"), parent)
         self.state = FinetuneState()
-        self._scrolled: QWidget = self.scrollContents
-        self._scroller = QTimer(self)
-        self._scroller.setSingleShot(True)
-        self._scroller.setInterval(50)
-        self._scroller.timeout.connect(self._scroll)
+        self._scroller = Scroller(self.scrollArea, self.wholeContents)
         self._add_parts()
+        form = TrainingForm(self.labels, self.classes, self.split, self.training, self.plan_view)
+        self._starts = CheckpointStart(self.inputs, form), NewStart(self.new_inputs, form)
+        self._form = form
         self._connect()
         self.inputs.list_checkpoints()
 
     def _add_parts(self) -> None:
         """Put the widgets that have modules of their own into the form."""
+        self.new_inputs = NewInputs(self.scrollContents)
+        self.new_inputs.hide()
+        for place, part in enumerate((self.startPanel, self.inputs, self.new_inputs)):
+            self.formLayout.insertWidget(place, part)
         self.labels = LabelsBox(self.labelsGroup, new_classes=True)
         self.classes = ClassPlanBox(self.classesGroup)
         self.split = SplitBox(self.splitGroup)
@@ -74,6 +79,7 @@ class FinetunePage(JobPage):
         self.curves = Curves(self.curvesGroup)
         self.comparison = ComparisonTable(self.resultGroup)
         self.overlay = SplitOverlay(self.canvas, self)
+        self._plan = PlanPanel(self.plan_view, self.overlay, self.planNote, self.zoomButton, self.canvas)
         self.labelsGroupLayout.addWidget(self.labels)
         self.classesGroupLayout.addWidget(self.classes)
         self.splitGroupLayout.addWidget(self.split)
@@ -91,13 +97,14 @@ class FinetunePage(JobPage):
     def _connect(self) -> None:
         """Let every change be followed by a refresh."""
         self.inputs.card_changed.connect(self._follow_card)
+        self.newRadio.toggled.connect(self._follow_start)
+        self.new_inputs.changed.connect(self.refresh_later)
         for part in (self.labels, self.classes, self.split, self.training):
             part.changed.connect(self.refresh_later)
         self.deviceCombo.currentIndexChanged.connect(self.refresh_later)
         self.outputWidget.fileChanged.connect(self.refresh_later)
         self.overlay.failed.connect(self.failed)
         self.planButton.clicked.connect(self.plan)
-        self.zoomButton.clicked.connect(self._zoom)
         self.parentButton.clicked.connect(lambda: self.set_checkpoint(self.state.parent))
         self.keepButton.clicked.connect(self.keep_best)
         self.useButton.clicked.connect(lambda: self.checkpoint_made.emit(self.state.result))
@@ -121,8 +128,46 @@ class FinetunePage(JobPage):
         super().hideEvent(event)
         self.overlay.clear()
 
+    def set_new(self, new: bool = True) -> None:
+        """Start from nothing, or from a checkpoint."""
+        (self.newRadio if new else self.checkpointRadio).setChecked(True)
+
+    def is_new(self) -> bool:
+        """Return whether a new model is trained."""
+        return self.newRadio.isChecked()
+
+    @property
+    def origin(self) -> Start:
+        """What the training starts from."""
+        return self._starts[self.is_new()]
+
+    @property
+    def sources(self) -> Union[ModelInputs, NewInputs]:
+        """The modalities and their rasters."""
+        return self.origin.inputs
+
+    def _follow_start(self) -> None:
+        """Show what belongs to what the training starts from."""
+        new = self.is_new()
+        self.inputs.setVisible(not new)
+        self.new_inputs.setVisible(new)
+        self.classesGroup.setVisible(not new)
+        self.training.begin(new)
+        self.start_button.setText(tr("Train") if new else tr("Fine-tune"))
+        if new:
+            self.new_inputs.begin()
+        self._plan.forget()
+        self._follow_card()
+        self.refresh()
+
     def _follow_card(self) -> None:
-        """Follow the choice of another checkpoint."""
+        """Follow the choice of another checkpoint, or of none."""
+        if self.is_new():
+            self.labels.set_card(self.new_inputs.card)
+            say(self.lineageLabel, "")
+            self.parentButton.hide()
+            self._propose_output()
+            return
         self.labels.set_card(self.card)
         self.classes.set_card(self.card)
         say(self.lineageLabel, lineage_words(self.card) if self.card else "", WARNING_COLOR)
@@ -135,13 +180,14 @@ class FinetunePage(JobPage):
 
     def _propose_output(self) -> None:
         """Propose a name for the new checkpoint, unless the analyst has chosen one."""
-        if self.inputs.checkpoint() and self.outputWidget.filePath() == self.state.output:
-            self.state.output = default_output(self.inputs.checkpoint())
+        base = "" if self.is_new() else self.inputs.checkpoint()
+        if (base or self.is_new()) and self.outputWidget.filePath() == self.state.output:
+            self.state.output = default_output(base)
             self.outputWidget.setFilePath(self.state.output)
 
     def refresh(self) -> None:
         """Show what follows from the choices: cover, classes, whether the plan still holds, whether it can start."""
-        self.inputs.show_cover(self.inputs.grid())
+        self.sources.show_cover(self.sources.grid())
         self.split.set_labels(self.labels.layer())
         words = self.classes.words()
         title = tr("Classes of the checkpoint")
@@ -152,7 +198,7 @@ class FinetunePage(JobPage):
             say(self.outputLabel, tr("Will be replaced: {}.").format(", ".join(there)), WARNING_COLOR)
         problem = self._problem()
         fresh = self._is_fresh()
-        self._show_plan_state(fresh)
+        self._plan.show_state(fresh, self.isVisible())
         self.planButton.setEnabled(not problem and self.task is None)
         self.planButton.setToolTip(problem or tr("Trains nothing"))
         ready = tr("The plan is shown above.") if fresh else tr("The split and the plan are shown first.")
@@ -160,8 +206,8 @@ class FinetunePage(JobPage):
 
     def _problem(self) -> str:
         """Return why nothing can be planned yet, or an empty string."""
-        classes = self.classes.check(self.labels.class_map())
-        found = self.inputs.problem() or self.labels.problem(self.inputs.grid())
+        classes = self.origin.class_problem()
+        found = self.sources.problem() or self.labels.problem(self.sources.grid())
         return found or self.split.problem() or self.training.problem() or classes
 
     def _output_problem(self) -> str:
@@ -171,8 +217,9 @@ class FinetunePage(JobPage):
             return tr("Name the file of the new checkpoint.")
         if path == self.state.output and not os.path.isdir(os.path.dirname(path)):
             return ""  # made when the training starts
-        read = [*self.inputs.layers().values(), *filter(None, [self.labels.layer()])]
-        return output_problem(path, [self.inputs.checkpoint(), *(layer.source() for layer in read)])
+        read = [*self.sources.layers().values(), *filter(None, [self.labels.layer()])]
+        base = [] if self.is_new() else [self.inputs.checkpoint()]
+        return output_problem(path, [*base, *(layer.source() for layer in read)])
 
     def _output(self) -> str:
         return output_path(self.outputWidget.filePath(), ".safetensors")
@@ -182,55 +229,15 @@ class FinetunePage(JobPage):
         stem = os.path.splitext(self._output())[0]
         if not stem:
             return []
-        adapters = [stem + ".lora.safetensors"] if self.training.keeps_apart() else []
-        return [self._output(), stem + ".html", stem + ".forest.safetensors", *adapters]
+        return [self._output(), stem + ".html", stem + ".forest.safetensors", *self.origin.beside(stem)]
 
     def _key(self) -> str:
         """Return all that decides the plan, as text."""
-        layer = self.labels.layer()
-        bound = {
-            name: (
-                item.layer.id(),
-                item.bands,
-                item.nodata,
-                item.mask.id() if isinstance(item.mask, QgsRasterLayer) else item.mask or "",
-                item.offset,
-                item.scale,
-            )
-            for name, item in self.inputs.bindings().items()
-        }
-        labels = (layer.id() if layer else "", self.labels.field(), self.labels.class_map(), self.labels.counts())
-        fields = list(filter(None, [self.split.field()]))
-        edits: list[Any] = [self.labels.content(fields)]
-        if isinstance(layer, QgsVectorLayer) and self.labels.selectedCheck.isChecked():
-            edits += sorted(layer.selectedFeatureIds())
-        classes = (self.classes.merge(), self.classes.drop())
-        chosen = (self.training.fields(), self._tables(), self.deviceCombo.currentData())
-        return json.dumps([self.inputs.checkpoint(), bound, labels, edits, classes, chosen])
+        return json.dumps([self.is_new(), self.origin.key(), self._form.key(), self.deviceCombo.currentData()])
 
     def _is_fresh(self) -> bool:
         """Return whether the plan that is shown is that of the present choices."""
         return self.plan_view.plan is not None and not self._problem() and self.state.planned == self._key()
-
-    def _show_plan_state(self, fresh: bool) -> None:
-        """Show a plan that no longer holds as such."""
-        shown = self.plan_view.plan is not None
-        stale = shown and not fresh
-        self.plan_view.setVisible(shown)
-        self.plan_view.setEnabled(fresh)
-        self.zoomButton.setVisible(fresh)
-        words = tr("Reads labels and rasters and draws the split on the map; trains nothing.")
-        if stale:
-            words = tr("The choices have changed since: show the plan again.")
-        say(self.planNote, "" if fresh else words, WARNING_COLOR if stale else MUTED_COLOR)
-        if stale:
-            self.overlay.clear()
-        elif fresh and not self.overlay.bands:
-            self._draw_split()
-
-    def _tables(self) -> dict[str, dict[str, Any]]:
-        """Return the configuration of the job by table."""
-        return {**self.training.tables(), "split": self.split.table()}
 
     def plan(self) -> None:
         """Have the plan made and shown; nothing is trained."""
@@ -243,30 +250,13 @@ class FinetunePage(JobPage):
     def _begin(self, doing: Doing) -> None:
         """Start the job under its own name."""
         self.state.doing = doing
-        self._title = tr("Plan a fine-tuning (Lacuna)") if doing.plans else tr("Fine-tune a checkpoint (Lacuna)")
+        self._title = self.origin.titles()[not doing.plans]
         super().start()
 
-    def _job(self, exports: Exports) -> FinetuneJob:
+    def _job(self, exports: Exports) -> Union[FinetuneJob, TrainJob]:
         """Return the job that the page describes: to plan, or to train."""
-        grid, output = self.inputs.grid(), self._output()
-        extent = None if grid is None else (grid.extent, grid.crs)
-        fields = list(filter(None, [self.split.field()]))
-        job = FinetuneJob(
-            checkpoint=self.inputs.checkpoint(),
-            output=output,
-            modalities=self.inputs.specs(exports, extent),
-            labels=self.labels.path(exports, extent, fields),
-            field=self.labels.field(),
-            class_map=self.labels.class_map(),
-            merge=self.classes.merge(),
-            drop=self.classes.drop(),
-            config=exports.text("toml", toml_words(self._tables())),
-            report=self._written()[1] if output else None,
-            device=self.deviceCombo.currentData(),
-            plan_only=self.state.doing.plans,
-            overwrite=True,
-            **self.training.fields(),
-        )
+        output = self._output()
+        job = self.origin.job(exports, output, self.deviceCombo.currentData(), self.state.doing.plans)
         if job.plan_only:
             self.state.asked = self._key()
             return job
@@ -274,8 +264,11 @@ class FinetunePage(JobPage):
             os.makedirs(os.path.dirname(output), exist_ok=True)
         except OSError as problem:
             raise disk_error(problem, output) from None
-        weights = self.plan_view.weights()
-        return job if weights is None else replace(job, strategy="weights", weights=weights)
+        return job
+
+    def propose_offsets(self, offsets: dict[str, float], why: str) -> None:
+        """Offer in the rows what a run has found is to be added, by name of modality, with the engine's reason."""
+        self.sources.propose_offsets(offsets, why)
 
     def _show_running(self, running: bool) -> None:
         """Show the progress, and curves where it trains; close the form meanwhile."""
@@ -288,11 +281,11 @@ class FinetunePage(JobPage):
         if self.state.doing.plans:
             self.progressLabel.setText(tr("Reading labels and rasters…"))
             return
-        self.progressLabel.setText(tr("Starting, and measuring the checkpoint as it is…"))
+        self.progressLabel.setText(self.origin.begun_words())
         self.curves.clear()
         self.curvesGroup.show()
         self.resultGroup.hide()
-        self._scroll_to(self.curvesGroup)
+        self._scroller.scroll_to(self.curvesGroup)
 
     def _show_event(self, event: dict[str, Any]) -> None:
         """Show what the engine says; after each epoch the curves grow."""
@@ -300,7 +293,7 @@ class FinetunePage(JobPage):
         if event["event"] == "metrics":
             self.curves.add(event)
             if len(self.curves.loss) == 1:  # the legend has come, so that the curves are higher now
-                self._scroll_to(self.curvesGroup)
+                self._scroller.scroll_to(self.curvesGroup)
             ending = self.state.doing is Doing.CONCLUDING or not self.cancelButton.isEnabled()
             self.keepButton.setEnabled(event.get("best_epoch", 0) > 0 and not ending)
             if "probabilities" in event:
@@ -338,43 +331,35 @@ class FinetunePage(JobPage):
     def _show_plan(self, plan: dict[str, Any]) -> None:
         """Show a plan on the page and on the map."""
         self.state.planned = self.state.asked
-        self.plan_view.show_plan(plan, list(self.inputs.layers()))
+        self.plan_view.show_plan(plan, list(self.sources.layers()), editable=not self.is_new())
         self._draw_split()
-        self._scroll_to(self.planGroup)
+        self._scroller.scroll_to(self.planGroup)
 
     def _draw_split(self) -> None:
         """Draw the split of a plan that still holds, while this page is seen."""
-        plan = self.plan_view.plan
-        if plan is not None and self.isVisible() and self._is_fresh():
-            self.overlay.show(plan["regions"])
+        if self.isVisible() and self._is_fresh():
+            self._plan.draw()
 
-    def _zoom(self) -> None:
-        """Show the whole split on the map."""
-        extent = self.overlay.extent()
-        if extent is not None:
-            extent.scale(1.1)
-            self.canvas.setExtent(extent)
-            self.canvas.refresh()
-
-    def _finish(self, job: FinetuneJob, result: dict[str, Any]) -> None:
+    def _finish(self, job: Union[FinetuneJob, TrainJob], result: dict[str, Any]) -> None:
         """Show what was gained and what can be done with it."""
         self.state.result, self.state.report = result["checkpoint"], result.get("report") or ""
         self.state.forest = (result.get("forest") or {}).get("checkpoint", "")
         for path in filter(None, (self.state.forest, self.state.result)):
             Settings().add_recent_checkpoint(path)
-        self.comparison.show_result(result)
-        say(self.resultLabel, result_words(result, job.checkpoint))
+        shown = as_comparison(result) if isinstance(job, TrainJob) else result
+        self.comparison.show_result(shown)
+        say(self.resultLabel, self.origin.words(job, shown))
         self.reportButton.setEnabled(bool(self.state.report))
         self.forestButton.setVisible(bool(self.state.forest))
         self.resultGroup.show()
         say(self.summaryLabel, tr("Done: {}").format(os.path.basename(self.state.result)))
         self._propose_output()
-        self._scroll_to(self.resultGroup)
+        self._scroller.scroll_to(self.resultGroup)
 
     def _fail(self, problem: LacunaError) -> None:
         """Say what went wrong, and what is left of a training."""
         job = self.task.job if self.task is not None else None
-        kept = job.output + ".part" if isinstance(job, FinetuneJob) and not self.state.doing.plans else ""
+        kept = job.output + ".part" if isinstance(job, (FinetuneJob, TrainJob)) and not self.state.doing.plans else ""
         unfinished = os.path.exists(kept)
         super()._fail(problem)
         words = problem.text
@@ -384,12 +369,3 @@ class FinetunePage(JobPage):
 
     def _open_report(self) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(self.state.report))
-
-    def _scroll_to(self, part: QWidget) -> None:
-        """Bring a part of the page into view, once it has its place; its head, where it is higher than the view."""
-        self._scrolled = part
-        self._scroller.start()
-
-    def _scroll(self) -> None:
-        bar = self.scrollArea.verticalScrollBar()
-        bar.setValue(self._scrolled.mapTo(self.wholeContents, QPoint(0, 0)).y())

@@ -49,12 +49,21 @@ def find_parent(card: Card, paths: Iterable[str]) -> str:
 
 
 def default_output(checkpoint: str) -> str:
-    """Return a new file for what is made from `checkpoint`: beside it, or in the analyst's folder if it is bundled."""
+    """Return a new file for what is made from `checkpoint`: beside it, or in the profile where that is the plugin's.
+
+    For a new model, where there is none, it lies in the profile.
+    """
+    if not checkpoint:
+        return _numbered(own_folder(), tr("new-model"))
     folder = os.path.dirname(os.path.abspath(checkpoint))
     if os.path.realpath(folder) == os.path.realpath(BUNDLED_CHECKPOINTS) or not os.access(folder, os.W_OK):
         folder = own_folder()
-    stem = os.path.splitext(os.path.basename(checkpoint))[0]
-    names = (f"{stem}-tuned{number}.safetensors" for number in ("", *(f"-{count}" for count in range(2, 10_000))))
+    return _numbered(folder, os.path.splitext(os.path.basename(checkpoint))[0] + "-tuned")
+
+
+def _numbered(folder: str, stem: str) -> str:
+    """Return the first checkpoint `stem`, `stem-2`... in a folder that does not exist."""
+    names = (f"{stem}{number}.safetensors" for number in ("", *(f"-{count}" for count in range(2, 10_000))))
     return next(path for path in (os.path.join(folder, name) for name in names) if not os.path.exists(path))
 
 
@@ -63,7 +72,7 @@ def forest_words(result: dict[str, Any]) -> list[str]:
     forest = result.get("forest")
     if not forest:
         return []
-    own = {tuple(item["available"]): item["miou"] for item in result["after"]}
+    own = {tuple(item["available"]): item["miou"] for item in result["after"] if item["miou"] is not None}
     better = [
         f"{' + '.join(item['available'])} ({item['miou']:.2f} : {own[tuple(item['available'])]:.2f})"
         for item in forest["scores"]
@@ -84,18 +93,37 @@ def detail_words(result: dict[str, Any]) -> list[str]:
     return [words.format(sum(scores) / len(scores))]
 
 
-def result_words(result: dict[str, Any], base: str) -> str:
-    """Return what has come of a fine-tuning of the checkpoint `base`."""
-    change = tr("Mean mIoU over the scenarios {:.3f}, before {:.3f}.").format(result["miou"], result["miou_before"])
-    ended = {
+def training_words(result: dict[str, Any]) -> str:
+    """Return what has come of the training of a new model."""
+    change = tr("Mean mIoU over the scenarios {:.3f}.").format(result["miou"])
+    words = [change, *detail_words(result), *forest_words(result), _ended(result)]
+    return " ".join([*words, tr("Measured on {}.").format(result["scores_on"])])
+
+
+def as_comparison(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a training from scratch as one of a fine-tuning that has nothing before it."""
+    known = [item["miou"] for item in result["scores"] if item["miou"] is not None]
+    mean = sum(known) / len(known) if known else 0.0
+    return {**result, "before": [], "miou_before": None, "after": result["scores"], "miou": mean}
+
+
+def _ended(result: dict[str, Any]) -> str:
+    """Return when and why a training ended."""
+    words = {
         "done": tr("Best epoch {} of {}, {}."),
         "early": tr("Best epoch {} of {}, {}; no later epoch was better, so the training ended early."),
         "asked": tr("Best epoch {} of {}, {}; stopped as asked."),
-    }[result["stopped"]].format(result["best_epoch"], result["epochs"], duration(result["seconds"]))
+    }[result["stopped"]]
+    return words.format(result["best_epoch"], result["epochs"], duration(result["seconds"]))
+
+
+def result_words(result: dict[str, Any], base: str) -> str:
+    """Return what has come of a fine-tuning of the checkpoint `base`."""
+    change = tr("Mean mIoU over the scenarios {:.3f}, before {:.3f}.").format(result["miou"], result["miou_before"])
     words = [change, *detail_words(result)]
     if result["miou"] <= result["miou_before"]:
         words.append(tr("It is no better than before: keep the base, give more labels, or train longer."))
-    words += [*forest_words(result), ended, tr("Measured on {}.").format(result["scores_on"])]
+    words += [*forest_words(result), _ended(result), tr("Measured on {}.").format(result["scores_on"])]
     if result.get("adapter"):
         words.append(tr("Adapters: {}.").format(os.path.basename(result["adapter"])))
     words.append(tr("The base {} is unchanged: you can always go back to it.").format(os.path.basename(base)))

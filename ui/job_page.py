@@ -13,7 +13,7 @@ from qgis.PyQt.QtWidgets import QPushButton, QWidget
 from ..compat import tr
 from ..engine.checkpoint.card import Card
 from ..engine.errors import LacunaError
-from ..engine.jobs import EvaluateJob, FinetuneJob, Job, SegmentJob
+from ..engine.jobs import EvaluateJob, FinetuneJob, Job, SegmentJob, TrainJob
 from ..host.exports import Exports
 from ..host.run_job import progress_words
 from ..settings import Settings
@@ -23,7 +23,7 @@ from .inputs import ModelInputs
 from .modality_row import ModalityRow
 from .task import JobTask
 
-PageJob = Union[SegmentJob, FinetuneJob, EvaluateJob]
+PageJob = Union[SegmentJob, FinetuneJob, EvaluateJob, TrainJob]
 
 
 class JobPage(QWidget):
@@ -133,7 +133,8 @@ class JobPage(QWidget):
             self.failed.emit(problem)
             return
         Settings().device = job.device
-        Settings().add_recent_checkpoint(job.checkpoint)
+        if not isinstance(job, TrainJob):
+            Settings().add_recent_checkpoint(job.checkpoint)
         self.launch(job, exports)
 
     def launch(self, job: Job, exports: Exports) -> None:
@@ -185,9 +186,13 @@ class JobPage(QWidget):
             text, warning = str(event.get("text", "")), event.get("level") == "warning"
             level = Qgis.MessageLevel.Warning if warning else Qgis.MessageLevel.Info
             QgsMessageLog.logMessage(text, LOG_TAG, level, False)
-            self.inputs.propose_offsets(event.get("offset", {}), text)
+            self.propose_offsets(event.get("offset", {}), text)
             if warning:
                 self._warn(text)
+
+    def propose_offsets(self, offsets: dict[str, float], why: str) -> None:
+        """Offer in the rows what a run has found is to be added, by name of modality, with the engine's reason."""
+        self.inputs.propose_offsets(offsets, why)
 
     def _warn(self, text: str) -> None:
         """Tell a warning of the engine."""

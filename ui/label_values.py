@@ -161,7 +161,7 @@ def propose(found: LabelValues, classes: Sequence[ClassInfo], new_classes: bool)
 
     Only the name or the value of a class is sure; and where the legend of a raster gives a value another name than the
     checkpoint does, not even that. With `new_classes` a text that is like no class proposes a class of its own, which
-    is never sure.
+    is sure only where there is no class yet that it could mean; there a number proposes one too, which is not.
     """
     meanings = {}
     for text, value in found.values.items():
@@ -173,7 +173,9 @@ def propose(found: LabelValues, classes: Sequence[ClassInfo], new_classes: bool)
         if label and by_label is None:
             sure = False
         if name is None and new_classes and (label or isinstance(value, str)):
-            name = label or text
+            name, sure = label or text, not classes
+        elif name is None and new_classes and not classes:
+            name = tr("class {}").format(text)
         meanings[text] = Meaning(name, sure)
     return meanings
 

@@ -25,8 +25,7 @@ from qgis.core import (
 )
 
 from ..engine.checkpoint.card import Card
-
-METRES_PER_DEGREE = 111_320.0
+from ..host.raster_facts import METRES_PER_DEGREE
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,10 @@ def reference_grid(card: Card, layers: Mapping[str, QgsRasterLayer]) -> Optional
     if card.reference in layers:
         return layer_grid(layers[card.reference])
     grids = [layer_grid(layers[name]) for name in card.names if name in layers]
-    return min(grids, key=_ground_area, default=None)
+    return min(grids, key=ground_area, default=None)
 
 
-def _ground_area(grid: OutlineGrid) -> float:
+def ground_area(grid: OutlineGrid) -> float:
     """Return roughly the area of a pixel in square metres."""
     area = grid.pixel_x * grid.pixel_y
     return area * METRES_PER_DEGREE**2 if grid.crs.isGeographic() else area

@@ -30,14 +30,16 @@ class PlanView(QWidget):
         self.pixelsTable = NumberTable(self)
         self.planLayout.insertWidget(self.planLayout.indexOf(self.legendLabel) + 1, self.pixelsTable)
 
-    def show_plan(self, plan: dict[str, Any], bound: Collection[str]) -> None:
+    def show_plan(self, plan: dict[str, Any], bound: Collection[str], editable: bool = True) -> None:
         """Show a plan of the engine.
 
         Args:
             plan: as `docs/finetune.md` says.
             bound: modalities that have a raster.
+            editable: whether the analyst may change how often scenarios are trained.
         """
         self.plan = plan
+        self.bars.setEnabled(editable)
         say(self.warningsLabel, "\n".join(f"⚠ {text}" for text in plan["warnings"]), WARNING_COLOR)
         say(self.legendLabel, legend_html(plan["regions"]))
         self._fill_pixels(plan)

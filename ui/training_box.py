@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from typing import Any, Optional
 
 from qgis.PyQt.QtCore import pyqtSignal
@@ -15,9 +13,12 @@ from ..compat import tr
 from ..engine.jobs import PRESETS
 from .forms import MUTED_COLOR, load_form, say
 
+# Epochs, and epochs without a better one, of a checkpoint that is trained on and of a new model.
+_EPOCHS, _PATIENCE = (30, 60), (10, 20)
+
 
 class TrainingBox(QWidget):
-    """Strategy, method and settings of a fine-tuning.
+    """Strategy, method and settings of a fine-tuning, or of the training of a new model (`begin`).
 
     Signals:
         changed: the training will be another.
@@ -28,9 +29,10 @@ class TrainingBox(QWidget):
     def __init__(self, parent: Optional[QWidget] = None) -> None:
         super().__init__(parent)
         load_form(self, __file__)
+        self._new = False
         self._strategies, self._methods = _strategies(), _methods()
+        self._fill_strategies()
         for combo, entries in (
-            (self.strategyCombo, {key: name for key, (name, _) in self._strategies.items()}),
             (self.methodCombo, {key: name for key, (name, _) in self._methods.items()}),
             (self.weightsCombo, {"sqrt": tr("1 / √frequency"), "inverse": tr("1 / frequency"), "none": tr("none")}),
             (self.precisionCombo, {name: name for name in ("auto", "fp32", "bf16")}),
@@ -40,6 +42,29 @@ class TrainingBox(QWidget):
                 combo.addItem(name, key)
         self._connect()
         self._follow()
+
+    def begin(self, new: bool) -> None:
+        """Offer what there is to choose for a new model, or for a checkpoint that is trained on."""
+        if new == self._new:
+            return
+        self._new = new
+        self._strategies = _new_strategies() if new else _strategies()
+        self._fill_strategies()
+        for widget in (self.methodLabel, self.methodCombo, self.methodWords):
+            widget.setVisible(not new)
+        for widget in (self.presetLabel, self.presetCombo, self.refreshLabel, self.refreshSpin):
+            widget.setVisible(not new)
+        for spin, usual in ((self.epochsSpin, _EPOCHS), (self.patienceSpin, _PATIENCE)):
+            if spin.value() == usual[not new]:
+                spin.setValue(usual[new])
+        self._follow()
+
+    def _fill_strategies(self) -> None:
+        self.strategyCombo.blockSignals(True)
+        self.strategyCombo.clear()
+        for key, (name, _) in self._strategies.items():
+            self.strategyCombo.addItem(name, key)
+        self.strategyCombo.blockSignals(False)
 
     def _connect(self) -> None:
         for combo in self.findChildren(QComboBox):
@@ -64,10 +89,12 @@ class TrainingBox(QWidget):
 
     def keeps_apart(self) -> bool:
         """Return whether adapters are also written to a file of their own."""
-        return self.method() == "lora" and self.apartCheck.isChecked()
+        return self.method() == "lora" and not self._new and self.apartCheck.isChecked()
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of a job that are chosen here."""
+        if self._new:
+            return {"seed": self.seedSpin.value(), "epochs": self.epochsSpin.value()}
         return {
             "strategy": self.strategy(),
             "latent_preset": self.presetCombo.currentData(),
@@ -93,6 +120,10 @@ class TrainingBox(QWidget):
             if spin.value():
                 training[name] = spin.value()
         tables = {"training": training}
+        if self._new:
+            # A rate that stays: nothing is lost where the training is ended early.
+            training.update(strategy=self.strategy(), schedule="flat")
+            return tables
         if self.method() == "lora":
             tables["lora"] = {
                 "rank": self.rankSpin.value(),
@@ -114,7 +145,7 @@ class TrainingBox(QWidget):
                 rate = math.nan
             if not 0 < rate < math.inf:
                 return tr("The learning rate “{}” is no number above 0.").format(text)
-        if self.method() == "lora" and not self._layers():
+        if self.method() == "lora" and not self._new and not self._layers():
             return tr("Name the layers that get adapters, or * for all.")
         return ""
 
@@ -124,8 +155,8 @@ class TrainingBox(QWidget):
     def _follow(self) -> None:
         """Show what the choices need, and say what they do."""
         say(self.strategyWords, self._strategies[self.strategy()][1], MUTED_COLOR)
-        say(self.methodWords, self._methods[self.method()][1], MUTED_COLOR)
-        self.loraGroup.setVisible(self.method() == "lora")
+        say(self.methodWords, "" if self._new else self._methods[self.method()][1], MUTED_COLOR)
+        self.loraGroup.setVisible(self.method() == "lora" and not self._new)
         latent = self.strategy() == "latent"
         for widget in (self.presetLabel, self.presetCombo, self.refreshLabel, self.refreshSpin):
             widget.setEnabled(latent)
@@ -152,6 +183,14 @@ def _strategies() -> dict[str, tuple[str, str]]:
     }
 
 
+def _new_strategies() -> dict[str, tuple[str, str]]:
+    """Return the same for a new model, whose network draws scenarios by itself."""
+    return {
+        "full": (tr("as the network draws"), tr("The network itself leaves inputs out, by the rule of its method.")),
+        "uniform": (tr("all alike"), tr("Every combination of inputs is given equally often; the network draws more.")),
+    }
+
+
 def _methods() -> dict[str, tuple[str, str]]:
     """Return name and explanation of each choice of what is trained."""
     return {
@@ -167,13 +206,3 @@ def _methods() -> dict[str, tuple[str, str]]:
 
 def _presets() -> dict[str, str]:
     return {"default": tr("default"), "paper": tr("as published")}
-
-
-def toml_words(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return tables of texts, numbers, booleans and lists of them as TOML; empty tables are left out."""
-    # What JSON writes for these values is what TOML reads.
-    return "\n".join(
-        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
-        for name, table in tables.items()
-        if table
-    )

@@ -175,7 +175,8 @@ class ValueTable(QTableWidget):
         font = combo.font()
         font.setItalic(guessed)
         combo.setFont(font)
-        new = bool(meaning.name) and meaning.name not in self._names()
+        # Where there is no class yet all are new, which need not be said of each.
+        new = bool(meaning.name) and bool(self._classes) and meaning.name not in self._names()
         mark = self.item(row, 3)
         mark.setText((tr("new") if new else "") + ("?" if guessed or meaning.name is None else ""))
         mark.setForeground(QColor(WARNING_COLOR))

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from .tables import Table, read_toml
 CODE = "bad-manifest"
 SPLITS = ("train", "validation", "test")
 METHODS = ("group", "block", "polygon")
+# Names that GDAL opens by one of its drivers; a single letter is a drive of Windows.
+_DRIVER = re.compile(r"[A-Z][A-Z0-9_]+:")
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Manifest:
         modalities: one whose `scaling` is empty is scaled by mean and standard deviation of the training scenes.
         split: how scenes that name no split are divided; None: all of them are for training.
         class_map: from values of the labels, as text, to names of classes; an empty name ignores the value.
+        fitted: whether blocks and gap of `split` are to suit the labels (`division.fit_split`).
     """
 
     path: str
@@ -88,6 +93,7 @@ class Manifest:
     ignore: list[int | str] = field(default_factory=list)
     split: SplitRule | None = SplitRule()
     class_map: dict[str, str] = field(default_factory=dict)
+    fitted: bool = False
     name: str = ""
     description: str = ""
     licence: str = ""
@@ -98,6 +104,12 @@ class Manifest:
     def names(self) -> list[str]:
         """Names of the modalities, in order."""
         return [item.name for item in self.modalities]
+
+    def content(self) -> str:
+        """Return all that it says but where it and its labels lie: the panel writes both anew for every run."""
+        found = asdict(replace(self, path="", sha256=""))
+        scenes = [{key: value for key, value in scene.items() if key != "labels"} for scene in found["scenes"]]
+        return json.dumps({**found, "scenes": scenes})
 
 
 def read_manifest(path: str) -> Manifest:
@@ -112,6 +124,7 @@ def read_manifest(path: str) -> Manifest:
     reference = root.choice("reference", [item.name for item in modalities])
     classes = _classes(root)
     scenes = _scenes(root, [item.name for item in modalities])
+    split, fitted = _split(root, scenes)
     manifest = Manifest(
         path=os.path.abspath(path),
         reference=reference,
@@ -119,7 +132,9 @@ def read_manifest(path: str) -> Manifest:
         modalities=modalities,
         scenes=scenes,
         ignore=_ignore(root, classes),
-        split=_split(root, scenes),
+        split=split,
+        class_map=_class_map(root, classes),
+        fitted=fitted,
         name=root.take("name", str, default=Path(path).resolve().stem),
         description=root.take("description", str, default=""),
         licence=root.take("licence", str, default=""),
@@ -158,6 +173,16 @@ def _ignore(root: Table, classes: list[ClassInfo]) -> list[int | str]:
     return ignore
 
 
+def _class_map(root: Table, classes: list[ClassInfo]) -> dict[str, str]:
+    """Return which class each value of the labels means, by the name of the class; "" ignores the value."""
+    found = root.mapping("class_map", str) if "class_map" in root else {}
+    names = {key_of(item.name): item.name for item in classes}
+    for value, name in found.items():
+        if name and key_of(name) not in names:
+            raise root.wrong(f"class_map.{value}", name, f"one of {', '.join(names.values())}, or nothing")
+    return {value: names.get(key_of(name), "") for value, name in found.items()}
+
+
 def _modality(table: Table, name: str) -> Modality:
     nodata = table.take("nodata", float, default=None)
     modality = Modality(
@@ -184,12 +209,19 @@ def _scaling(table: Table) -> list[dict[str, Any]]:
     return [found] if isinstance(found, dict) else found
 
 
-def _split(root: Table, scenes: list[SceneEntry]) -> SplitRule | None:
-    """Return the rule of the table `split`; without that the default, or None where scenes name validation."""
+def _split(root: Table, scenes: list[SceneEntry]) -> tuple[SplitRule | None, bool]:
+    """Return the rule of the table `split`, and whether blocks and gap are to suit the labels (`fit`).
+
+    Without the table it is the default, or None where scenes name validation.
+    """
     table = root.table("split", default={})
     if "split" not in root and any(scene.split == "validation" for scene in scenes):
-        return None
-    return split_rule(table)
+        return None, False
+    fitted = table.take("fit", bool, default=False)
+    if fitted and ({"block", "gap"} & set(table) or table.take("method", str, default="") != "block"):
+        hint = 'Give fit with method = "block" alone, without block and gap: it chooses these.'
+        raise table.fault("has split.fit beside what it cannot be combined with", hint)
+    return split_rule(table), fitted
 
 
 def split_rule(table: Table, default: SplitRule = SplitRule()) -> SplitRule:
@@ -245,18 +277,29 @@ def _scene(table: Table, modalities: list[str]) -> SceneEntry:
 
 
 def _read_as(table: Table, paths: dict[str, str]) -> dict[str, str | SourceSpec]:
-    """Return the sources of a scene; where `offset` or `scale` name a modality, with how its values are changed."""
-    changes = {key: table.mapping(key, float) if key in table else {} for key in ("offset", "scale")}
-    for key, found in changes.items():
+    """Return the sources of a scene, those that the scene says more of with how they are read.
+
+    That are `offset` and `scale`, `nodata`, `bands` (names or numbers from 1, in the modality's order), and `mask`.
+    """
+    changes: dict[str, dict[str, Any]] = {name: {} for name in paths}
+    for key, kind in (("offset", float), ("scale", float), ("nodata", float), ("bands", list), ("mask", str)):
+        found = table.mapping(key, kind) if key in table else {}
         stray = [name for name in found if name not in paths]
         if stray:
-            raise table.wrong(key, list(found), f"numbers for one or more of the sources {', '.join(paths)}")
-    return {
-        name: SourceSpec(path, offset=changes["offset"].get(name), scale=changes["scale"].get(name))
-        if name in changes["offset"] or name in changes["scale"]
-        else path
-        for name, path in paths.items()
-    }
+            words = "bands" if kind is list else "rasters" if kind is str else "numbers"
+            raise table.wrong(key, list(found), f"{words} for one or more of the sources {', '.join(paths)}")
+        for name, value in found.items():
+            changes[name][key] = _read_value(table, key, name, value)
+    return {name: SourceSpec(path, **changes[name]) if changes[name] else path for name, path in paths.items()}
+
+
+def _read_value(table: Table, key: str, name: str, value: Any) -> Any:
+    """Return what a scene says of a source, checked where its type does not tell all."""
+    if key == "mask":
+        return _absolute(os.path.dirname(os.path.abspath(table.path)), value)
+    if key == "bands" and (not value or not all(type(item) in (int, str) for item in value)):
+        raise table.wrong(f"bands.{name}", value, "names or numbers of bands")
+    return value
 
 
 def _extent(table: Table) -> tuple[float, float, float, float] | None:
@@ -289,5 +332,5 @@ def _check_as_card(manifest: Manifest, root: Table) -> None:
 
 
 def _absolute(folder: str, path: str) -> str:
-    """Return `path` taken from `folder`, unless it is absolute or no local path (`/vsi...`, `scheme://`)."""
-    return path if "://" in path else os.path.normpath(os.path.join(folder, path))
+    """Return `path` from `folder`, unless it is absolute or no local path (`/vsi...`, `scheme://`, `DRIVER:...`)."""
+    return path if "://" in path or _DRIVER.match(path) else os.path.normpath(os.path.join(folder, path))

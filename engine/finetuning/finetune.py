@@ -12,6 +12,7 @@ import torch
 
 from ..checkpoint.card import Card
 from ..checkpoint.store import load
+from ..data.division import check_labels
 from ..data.labelled_scenes import LabelledScene, close_scenes, divide_scenes, open_scenes
 from ..data.splits import TEST, VALIDATION
 from ..errors import CancelledError, LacunaError
@@ -26,7 +27,9 @@ from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs, write_text
 from ..runtime.unfinished import Unfinished
 from ..training.joining import refit_detail
+from ..training.pictures import Gallery, choose_view
 from ..training.priors import with_credits, world_priors
+from ..training.rival import Beside, grow_rival, say_who_is_better
 from ..training.run import Run, write_checkpoint
 from ..training.samples import PixelSamples, gather_samples
 from ..training.session import Session
@@ -35,12 +38,10 @@ from .detail import network_card, network_of, with_detail
 from .lora import adapter_tensors, merge_lora, save_adapters
 from .network import Regrouped, adapt_network, whole_tensors
 from .outcome import measure_outcome
-from .pictures import Gallery, choose_view
 from .plan import FinetunePlan
 from .rescaling import fit_scaling
-from .rival import grow_rival, say_who_is_better
 from .strategy import choose_strategy
-from .task import Task, check_labels, choose_split, read_task
+from .task import Task, choose_split, read_task
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -142,7 +143,7 @@ def _train(plan: FinetunePlan, parent: SegmentationModel) -> tuple[dict[str, Any
     write_checkpoint(task.job.output, made, card, session.reporter)
     result = {**outcome.result(card, adapter), "forest": forest}
     if forest is not None:
-        say_who_is_better(card.scores, forest, plan)
+        say_who_is_better(card.scores, forest, session.reporter)
     return result, "" if gallery is None else gallery.html()
 
 
@@ -158,8 +159,9 @@ def _keep_adapters(plan: FinetunePlan, card: Card, small: Tensors, whole: Tensor
 
 def _grow(plan: FinetunePlan, samples: PixelSamples, region: int, card: Card) -> dict[str, Any] | None:
     """Grow the random forest beside the network, note in the card what it is worth, and return that."""
-    path = plan.task.job.forest_path()
-    forest = None if path is None else grow_rival(plan, samples, path, region, card.scores_on)
+    task, path = plan.task, plan.task.job.forest_path()
+    beside = Beside(plan.session, plan.model, task.card, task.order, task.manifest, "a fine-tuning")
+    forest = None if path is None else grow_rival(beside, samples, path, region, card.scores_on)
     if forest is not None:
         card.training["forest"] = {"scores": forest["scores"], "miou": forest["miou"]}
     return forest

@@ -7,21 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import rasterio.features
-from rasterio.transform import Affine
-
-from ..checkpoint.card import ClassInfo, Modality
-from ..data.labelled_scenes import LabelledScene
-from ..data.splits import GAP, TEST, TRAIN, VALIDATION
+from ..checkpoint.card import Modality
 from ..models.base import SegmentationModel
+from ..training.regions import describe_regions, pixels_by_side
 from ..training.session import Session
 from ..training.strategies import Strategy
 from .rescaling import changed_scaling
 from .task import Task
 from .trainable import count_trained
-
-_NAMES = {TRAIN: "training", VALIDATION: "validation", GAP: "gap", TEST: "test"}
 
 
 @dataclass(frozen=True)
@@ -66,13 +59,12 @@ class FinetunePlan:
         task, session = self.task, self.session
         settings, classes = task.settings.recipe.settings, task.classes
         crop = session.crop(self.model.output_stride)
-        gap = sum(int(((scene.region == GAP) & (scene.labels >= 0)).sum()) for scene in session.scenes)
         return {
             "classes": classes.describe(),
             "added": classes.added,
             "merged": classes.merged,
             "dropped": classes.dropped,
-            "pixels": {**session.pixels(), "gap": gap},
+            "pixels": pixels_by_side(session),
             "split": None if task.manifest.split is None else asdict(task.manifest.split),
             "regions": describe_regions(session.scenes, classes.classes),
             "strategy": self.describe_strategy(),
@@ -106,39 +98,3 @@ class FinetunePlan:
                 "area. The new checkpoint keeps that scaling."
             )
         reporter.info(f"{self.weights['trained']} of {self.weights['all']} weights are trained.")
-
-
-def describe_regions(scenes: Sequence[LabelledScene], classes: Sequence[ClassInfo]) -> list[dict[str, Any]]:
-    """Return what each part of the ground is for.
-
-    Returns:
-        For each scene and side: `scene`, `side` (training, validation, gap, test), `crs` (as an authority's code, else
-        WKT), `geometry` (a GeoJSON MultiPolygon in this CRS) and `pixels`, the labelled ones by class.
-    """
-    return [
-        {
-            "scene": scene.name,
-            "side": side,
-            "crs": _crs(scene),
-            "geometry": {"type": "MultiPolygon", "coordinates": _outline(scene, region)},
-            "pixels": {item.name: int(count) for item, count in zip(classes, scene.counts(region, len(classes)))},
-        }
-        for scene in scenes
-        for region, side in _NAMES.items()
-        if (scene.region == region).any()
-    ]
-
-
-def _crs(scene: LabelledScene) -> str:
-    authority = scene.rasters.grid.crs.to_authority()
-    return ":".join(authority) if authority else scene.rasters.grid.crs.to_wkt()
-
-
-def _outline(scene: LabelledScene, region: int) -> list[Any]:
-    """Return the polygons of a region, as coordinates of a MultiPolygon."""
-    inside = scene.region == region
-    grid = scene.rasters.grid.transform
-    corner = grid.c + grid.a * scene.window[1] + grid.b * scene.window[0]
-    place = Affine(grid.a, grid.b, corner, grid.d, grid.e, grid.f + grid.d * scene.window[1] + grid.e * scene.window[0])
-    found = rasterio.features.shapes(inside.astype(np.uint8), inside, connectivity=4, transform=place)
-    return [[[list(point) for point in ring] for ring in shape["coordinates"]] for shape, _ in found]

@@ -8,18 +8,14 @@ from dataclasses import dataclass, replace
 from ..checkpoint.card import Card, Scenario
 from ..checkpoint.classes import ClassPlan, plan_classes
 from ..checkpoint.store import sha256
-from ..data.labelled_scenes import LabelledScene, count_classes
+from ..data.division import fit_split, warn_of_gap
+from ..data.labelled_scenes import LabelledScene
 from ..data.manifest import Manifest, SplitRule, read_manifest
 from ..data.manifest_fit import fit_manifest, single_scene
-from ..data.splits import TRAIN, choose_blocks
-from ..errors import LacunaError
 from ..events import Reporter
 from ..jobs import FinetuneJob
 from ..naming import key_of
 from .finetune_settings import FinetuneSettings, read_settings
-
-LEAST_PIXELS = 100
-LEAST_CLASSES = 2
 
 
 @dataclass(frozen=True)
@@ -71,27 +67,15 @@ def prepare_manifest(job: FinetuneJob, card: Card, reporter: Reporter) -> tuple[
         classes = plan_classes(card.classes, job.class_map, job.merge, job.drop)
     else:
         manifest = fit_manifest(read_manifest(job.manifest), card, reporter)
-        classes = plan_classes(card.classes, job.class_map, job.merge, job.drop, manifest.classes)
+        # What the job says of a value goes before what the manifest says.
+        own = {key_of(value) for value in job.class_map}
+        given = {value: name for value, name in manifest.class_map.items() if key_of(value) not in own}
+        class_map = {**given, **job.class_map}
+        classes = plan_classes(card.classes, class_map, job.merge, job.drop, manifest.classes)
     # What the manifest ignores stays so, unless the job itself says which class it is.
     ignored = {key_of(value) for value in manifest.ignore} - {key_of(value) for value in job.class_map}
     class_map = {value: name for value, name in classes.class_map.items() if key_of(value) not in ignored}
     return replace(manifest, classes=classes.classes, class_map=class_map), classes
-
-
-def check_labels(scenes: list[LabelledScene], manifest: Manifest) -> None:
-    """Raise LacunaError `too-few-labels` unless the scenes, not yet divided, have enough labels, of two classes."""
-    counts = count_classes(scenes, TRAIN, len(manifest.classes))
-    found = {item.name: int(count) for item, count in zip(manifest.classes, counts) if count}
-    total = int(counts.sum())
-    if total >= LEAST_PIXELS and len(found) >= LEAST_CLASSES:
-        return
-    listed = ", ".join(f"{name} {pixels}" for name, pixels in found.items())
-    raise LacunaError(
-        "too-few-labels",
-        f"The labels {manifest.path} give {total} labelled pixels of {len(found)} classes ({listed}); at least "
-        f"{LEAST_PIXELS} pixels of {LEAST_CLASSES} classes are needed.",
-        "Label more places, of every class that you want to tell apart.",
-    )
 
 
 def choose_split(task: Task, opened: list[LabelledScene], reporter: Reporter) -> SplitRule | None:
@@ -104,16 +88,10 @@ def choose_split(task: Task, opened: list[LabelledScene], reporter: Reporter) ->
     """
     job, card, settings, manifest = task.job, task.card, task.settings, task.manifest
     rule = settings.split or (manifest.split if job.manifest is not None else None)
-    if settings.fitted or (rule is None and job.manifest is None):
-        labels = [scene.labels for scene in opened]
+    if settings.fitted or (rule is None and job.manifest is None) or (settings.split is None and manifest.fitted):
         wanted = rule or SplitRule("block", seed=job.seed)
-        rule = choose_blocks(labels, len(manifest.classes), card.margin, wanted)
-        reporter.info(f"Validation: blocks of {rule.block} pixels, with a gap of {rule.gap} around them.")
-    if rule is not None and rule.method != "group" and rule.gap < card.margin:
-        reporter.warn(
-            f"The gap between training and validation is {rule.gap} pixels, but the network looks {card.margin} pixels "
-            "around each one, so the measured accuracy may be too high."
-        )
+        rule = fit_split(opened, len(manifest.classes), card.margin, wanted, reporter)
+    warn_of_gap(rule, card.margin, reporter)
     return rule
 
 

@@ -2,7 +2,7 @@
 """A random forest for each scenario, on bands and their means and deviations in windows: what a network must beat.
 
 Breiman 2001, "Random Forests", doi:10.1023/A:1010933404324. The trees are arrays in the checkpoint like any weights;
-`finetuning.forest` grows them. A forest answers in every scenario it was grown for, and each has trees of its own, so
+`training.forest` grows them. A forest answers in every scenario it was grown for, and each has trees of its own, so
 that a modality outside the scenario enters nothing.
 """
 

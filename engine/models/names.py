@@ -7,3 +7,11 @@ MODULES = {"sgma": "sgma", "dis2": "dis2", "cmx": "cmx", "cbc": "cbc", "cbc_slp"
 PUBLISHED = {"dynamic_world": "dynamic_world"}
 # What is no network to be trained by itself, but stands in checkpoints like one: made in a fine-tuning.
 MADE = {"forest": "forest", "detail": "detail", "joined": "joined"}
+# Architectures without a choice of encoder.
+WITHOUT_ENCODER = ("dis2",)
+# The encoders of Lacuna's own.
+ENCODERS = (
+    *("resnet_small", "resnet18", "resnet34", "resnet50"),
+    *(f"pvt_v2_b{size}" for size in range(6)),
+    *(f"mit_b{size}" for size in range(6)),
+)

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ..palette import SERIES, SIDES
+from ..palette import SERIES
 from . import charts, page
+from .sections import draw_bars, forest_text, ground, scenario_bars, training_curves
 
 Result = Mapping[str, Any]
 
@@ -28,12 +29,12 @@ def finetuning_page(result: Result, pictures: str, warnings: Sequence[str]) -> s
     sections = [
         _head(result),
         page.warnings(warnings),
-        page.section("mIoU by scenario", _scenario_bars(result), _detail_words(result) + _forest_words(result)),
+        page.section("mIoU by scenario", _scenario_bars(result), _words(result)),
         page.section("IoU by class, all modalities", page.key(_PAIR, SERIES) + _class_bars(result)),
         page.section("Maps", pictures),
-        page.section("Training", _curves(result["history"])),
-        page.section("How often each scenario was trained", _probabilities(plan["strategy"])),
-        page.section("Where it learned and where it was measured", _split(plan["regions"]) + _pixels(plan["pixels"])),
+        page.section("Training", training_curves(result["history"])),
+        page.section("How often each scenario was trained", draw_bars(plan["strategy"])),
+        page.section("Where it learned and where it was measured", ground(plan)),
         page.section("How it was made", _method(result)),
     ]
     return page.render(os.path.basename(result["checkpoint"]), sections)
@@ -49,31 +50,16 @@ def _head(result: Result) -> str:
 
 
 def _scenario_bars(result: Result) -> str:
-    """Return the mIoU of each scenario, before and after."""
-    names, tables = list(_PAIR), [result["before"], result["after"]]
+    """Return the mIoU of each scenario, before and after, and that of the forest where one was grown."""
+    tables = {name: result[name] for name in _PAIR}
     if result.get("forest"):
-        names, tables = [*names, "random forest"], [*tables, result["forest"]["scores"]]
-    found = [{tuple(item["available"]): item["miou"] for item in table} for table in tables]
-    rows = [
-        (" + ".join(item["available"]), [scores.get(tuple(item["available"])) for scores in found])
-        for item in result["after"]
-    ]
-    return page.key(names, SERIES) + charts.grouped_bars(rows, "mIoU of each scenario")
+        tables["random forest"] = result["forest"]["scores"]
+    return scenario_bars(result["after"], tables)
 
 
-def _forest_words(result: Result) -> str:
-    """Return what the random forest is, and on how many scenarios it is better."""
-    forest = result.get("forest")
-    if not forest:
-        return ""
-    own = {tuple(item["available"]): item["miou"] for item in result["after"]}
-    better = sum(item["miou"] > own.get(tuple(item["available"]), 0.0) for item in forest["scores"])
-    return (
-        "The random forest was grown on the same labels and measured on the same pixels (100 trees a scenario, on "
-        "bands with means and deviations in windows of 3, 7 and 15 pixels). It is better in "
-        f"{better} of {len(own)} scenarios; its mean is {forest['miou']:.3f}. It lies beside the checkpoint: "
-        f"{os.path.basename(forest['checkpoint'])}."
-    )
+def _words(result: Result) -> str:
+    """Return what the network is worth without its detail path, and what the forest is."""
+    return _detail_words(result) + forest_text(result["after"], result.get("forest"))
 
 
 def _detail_words(result: Result) -> str:
@@ -94,44 +80,6 @@ def _class_bars(result: Result) -> str:
     before, after = result["before"][-1]["iou"], result["after"][-1]["iou"]
     rows = [(item["name"], list(pair)) for item, *pair in zip(result["classes"], before, after)]
     return charts.grouped_bars(rows, "IoU of each class before and after")
-
-
-def _curves(history: Sequence[Result]) -> str:
-    """Return the loss, and the validation mIoU of every scenario, by epoch."""
-    loss = [[(entry["epoch"], entry["loss"]) for entry in history]]
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for entry in history:
-        for item in entry.get("scenarios", ()):
-            curves.setdefault(" + ".join(item["available"]), []).append((entry["epoch"], item["miou"]))
-    return (
-        f"<h3>Loss</h3>{charts.lines(loss, 'Loss by epoch', 'epoch')}"
-        f"<h3>Validation mIoU of each scenario</h3>{page.key(curves, SERIES)}"
-        f"{charts.lines(list(curves.values()), 'Validation mIoU by epoch', 'epoch', 1.0)}"
-    )
-
-
-def _probabilities(strategy: Result) -> str:
-    own = "<p>The network draws further scenarios in its own objective.</p>" if strategy["own_draws"] else ""
-    rows = [(" + ".join(names), [value]) for names, value in zip(strategy["scenarios"], strategy["probabilities"])]
-    bars = charts.grouped_bars(rows, "Probability of each scenario")
-    return f"<p>Strategy: {escape(strategy['name'])}.</p>{own}{bars}"
-
-
-def _split(regions: Sequence[Result]) -> str:
-    """Return a map of each scene: training, validation, gap and test."""
-    shown = []
-    for scene in dict.fromkeys(region["scene"] for region in regions):
-        own = [region for region in regions if region["scene"] == scene]
-        shapes = [(SIDES[region["side"]], region["geometry"]["coordinates"]) for region in own]
-        shown.append(f"<h3>{escape(scene)}</h3>{charts.regions(shapes, f'Split of {scene}')}")
-    return page.key(SIDES, list(SIDES.values())) + "".join(shown)
-
-
-def _pixels(pixels: Result) -> str:
-    """Return the table of labelled pixels by class and side."""
-    sides = [side for side in ("training", "validation", "test") if any(pixels[side].values())]
-    rows = [[page.cell(name), *(page.cell(f"{pixels[side][name]:,}") for side in sides)] for name in pixels["training"]]
-    return page.table(["labelled pixels", *sides], rows) + f"<p>In the gap: {pixels['gap']:,}.</p>"
 
 
 def _method(result: Result) -> str:

@@ -125,17 +125,8 @@ class Session:
         return Evaluator(self.scenes, region, order, len(self.classes), tile, overlap, model.output_stride)
 
     def tile(self, model: SegmentationModel) -> tuple[int, int]:
-        """Return the side of tiles, a multiple of the stride, and the margin that fits into it.
-
-        With a modality reduced the stride may be most of the side that is wanted: tiles then are two strides wide, as
-        those of one could not overlap.
-        """
-        stride = model.output_stride
-        wanted = self.recipe.config.tile or max(model.native_size or [TILE])
-        if model.coarsest > 1:
-            wanted = max(wanted, 2 * stride)
-        tile = -(-wanted // stride) * stride
-        return tile, min(model.margin, tile // 4)
+        """Return the side of tiles and the margin that fits into it, as `tile_of`."""
+        return tile_of(self.recipe, model)
 
     def resolution(self) -> list[float] | None:
         """Return the least and the largest pixel size on the ground, in metres, of the training scenes."""
@@ -172,6 +163,20 @@ class Session:
             side: {item.name: int(count) for item, count in zip(self.classes, self.counts[region])}
             for side, region in SIDES.items()
         }
+
+
+def tile_of(recipe: Recipe, model: SegmentationModel) -> tuple[int, int]:
+    """Return the side of the tiles of `model`, a multiple of the stride, and the margin that fits into it.
+
+    With a modality reduced the stride may be most of the side that is wanted: tiles then are two strides wide, as those
+    of one could not overlap.
+    """
+    stride = model.output_stride
+    wanted = recipe.config.tile or max(model.native_size or [TILE])
+    if model.coarsest > 1:
+        wanted = max(wanted, 2 * stride)
+    tile = -(-wanted // stride) * stride
+    return tile, min(model.margin, tile // 4)
 
 
 def class_weights(counts: np.ndarray, rule: str) -> Tensor | None:

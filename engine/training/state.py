@@ -59,7 +59,7 @@ _NUMBERS = ("epoch", "best_epoch", "best_miou", "history", "seconds")
 # Fields of jobs that do not change the weights.
 _WITHOUT_EFFECT = ("overwrite", "resume", "output", "report", "keep_best", "plan_only")
 # Files that count by what is in them: the panel writes them anew, elsewhere, for every run.
-_BY_CONTENT = ("config", "labels", "field")
+_BY_CONTENT = ("config", "labels", "field", "manifest")
 
 
 def part_path(output: str) -> str:

@@ -5,72 +5,118 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..checkpoint.card import Card, Scenario
 from ..checkpoint.header import sha256
+from ..data.division import check_labels, fit_split, warn_of_gap
 from ..data.labelled_scenes import LabelledScene, close_scenes, divide_scenes, open_scenes
 from ..data.manifest import Manifest, read_manifest
 from ..data.measure import measure_modalities
 from ..data.splits import TEST, VALIDATION
-from ..errors import CancelledError
+from ..errors import CancelledError, LacunaError
 from ..events import Reporter
 from ..imports.encoder_weights import EncoderSource, encoder_source
 from ..jobs import TrainJob
 from ..models.base import SegmentationModel
-from ..models.joined import Joined
 from ..models.registry import build
 from ..raster.scene import gdal_limits
+from ..report.training import training_page
 from ..runtime.device import choose_device
-from ..runtime.outputs import check_outputs
+from ..runtime.outputs import check_outputs, write_text
 from ..runtime.unfinished import Unfinished
 from .encoder_inputs import fit_encoder
 from .joining import REFITTED, join_detail, refit_detail
+from .pictures import Gallery, choose_view
+from .plan import describe_plan
 from .priors import with_credits, world_priors
 from .recipe import Recipe, read_recipe
-from .reduction_choice import choose_reduction
+from .reduction_choice import AUTO, choose_reduction
+from .rival import Beside, grow_rival, say_who_is_better
 from .run import Run, calibration, chosen_by, now, scores_of, write_checkpoint
-from .samples import gather_samples
-from .session import TILE, Session
+from .samples import PixelSamples, gather_samples
+from .session import TILE, Session, tile_of
 from .state import Progress, part_path, remove_progress, training_fingerprint
 from .strategies import named_strategy
 from .validation import Tally
 
 
 def train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
-    """Train as `job` asks and write the checkpoint of the best epoch.
+    """Train as `job` asks and write the checkpoint of the best epoch; or, with `plan_only`, return the plan.
 
     The best epoch is the one with the best mean validation mIoU over all scenarios. What is unfinished lies in
     `OUTPUT.part`, which the same job takes up.
 
     Returns:
-        The result: `checkpoint` (its path), `epochs`, `best_epoch`, `miou` (mean over scenarios on validation),
-        `scores`, `scores_on`, `history` and `seconds`.
+        The plan (`describe_plan`), or the result: `checkpoint` (its path), `report`, `epochs`, `best_epoch`, `stopped`,
+        `miou` (mean over scenarios on validation), `classes`, `scores`, `scores_on`, `network` (the scores without the
+        detail path, where that was measured, or None), `forest` (as `grow_rival`, or None), `history`, `plan` and
+        `seconds`.
 
     Raises:
         LacunaError: for anything that makes the training impossible; nothing is left but what is unfinished.
-        CancelledError: when asked to stop; nothing is left.
+        CancelledError: when asked to stop; nothing is left, unless the best so far was to be kept.
     """
     manifest = read_manifest(job.manifest)
     recipe = read_recipe(job, manifest.names)
+    if job.plan_only:
+        with gdal_limits():
+            return _run(job, manifest, recipe, encoder_source(job.encoder_weights, recipe.model), reporter)[0]
     inputs = [manifest.path, *(path for entry in manifest.scenes for path in entry.files())]
     source = encoder_source(job.encoder_weights, recipe.model)
-    check_outputs([job.output], [*inputs, job.config, *source.files.values()], job.overwrite)
+    outputs = [path for path in (job.output, job.report, job.forest_path()) if path]
+    check_outputs(outputs, [*inputs, job.config, *source.files.values()], job.overwrite)
     path = part_path(job.output)
     with gdal_limits(), Unfinished([path]).locked():
-        opened: list[LabelledScene] = []
         try:
-            device = choose_device(job.device, reporter)
-            opened = open_scenes(manifest, reporter)
-            session = _prepare(job, manifest, recipe, opened, device, reporter)
-            return _Training(job, manifest, session, source).run()
+            result, pictures = _run(job, manifest, recipe, source, reporter)
         except CancelledError:
             remove_progress(path)
             raise
-        finally:
-            close_scenes(opened)
+    if job.report is not None:
+        try:
+            write_text(job.report, training_page(result, pictures, reporter.warnings))
+            reporter.info(f"Wrote {job.report}.")
+        except LacunaError as problem:  # the checkpoint is there, and worth more
+            reporter.warn(f"{problem.text} The checkpoint is whole.")
+            result["report"] = None
+    return result
+
+
+def _run(
+    job: TrainJob, manifest: Manifest, recipe: Recipe, source: EncoderSource, reporter: Reporter
+) -> tuple[dict[str, Any], str]:
+    """Open the scenes, divide them, and plan or train; return the plan or the result, and pictures for the report."""
+    opened: list[LabelledScene] = []
+    try:
+        device = choose_device(job.device, reporter)
+        opened = open_scenes(manifest, reporter)
+        manifest = _fit(job, manifest, recipe, opened, reporter)
+        session = _prepare(job, manifest, recipe, opened, device, reporter)
+        training = _Training(job, manifest, session, source)
+        return (training.plan(), "") if job.plan_only else training.run()
+    finally:
+        close_scenes(opened)
+
+
+def _fit(
+    job: TrainJob, manifest: Manifest, recipe: Recipe, opened: Sequence[LabelledScene], reporter: Reporter
+) -> Manifest:
+    """Return the manifest with blocks and gap that suit the labels, where it leaves them to Lacuna."""
+    if manifest.split is None or not manifest.fitted:
+        return manifest
+    check_labels(opened, manifest)
+    # A reduction that is to be chosen waits for the division; it widens the margin only for what it reduces.
+    settings = {key: value for key, value in recipe.model.items() if (key, value) != ("reduce", AUTO)}
+    channels = {item.name: len(item.bands) for item in manifest.modalities}
+    margin = tile_of(recipe, build(job.architecture, settings, channels, len(manifest.classes)))[1]
+    rule = fit_split(opened, len(manifest.classes), margin, manifest.split, reporter)
+    warn_of_gap(rule, margin, reporter)
+    return replace(manifest, split=rule)
 
 
 def _prepare(
@@ -103,44 +149,84 @@ class _Training:
 
     def __init__(self, job: TrainJob, manifest: Manifest, session: Session, source: EncoderSource) -> None:
         self.job, self.manifest, self.session, self.source = job, manifest, session, source
+        self._strategy = named_strategy(session.recipe.config.strategy, session.modalities)
+        self._model = self._build()
+        # Labels that neither train nor choose the best epoch, where there are some.
+        self._region = TEST if session.counts[TEST].any() else VALIDATION
 
-    def run(self) -> dict[str, Any]:
-        """Train, measure and write the checkpoint; return the result."""
-        strategy = named_strategy(self.session.recipe.config.strategy, self.session.modalities)
-        run = Run(self.session, self._build(), strategy, strategy.order, self.job.output, self._fingerprint())
+    def plan(self) -> dict[str, Any]:
+        """Return what is going to be done."""
+        return describe_plan(self.manifest, self.session, self._model, self._strategy)
+
+    def run(self) -> tuple[dict[str, Any], str]:
+        """Train, measure and write the checkpoint; return the result, and pictures for the report."""
+        plan = self.plan()
+        strategy = self._strategy
+        run = Run(self.session, self._model, strategy, strategy.order, self.job.output, self._fingerprint())
         progress, stopped = run.train(self.job.resume)
         validated, model = run.measure(VALIDATION, keep_logits=True), run.model
-        joined = self._joined(run, validated) if self._joins() else None
+        alone = validated
+        if self._joins():
+            self.session.priors = world_priors(self.session)
+        samples = gather_samples(self.session) if self._joins() or self.job.forest else None
+        joined = join_detail(run, validated, samples) if samples is not None and self._joins() else None
         if joined is not None:
             model, validated = joined, run.measure(VALIDATION, joined, keep_logits=True)
         scored, scores_on = validated, f"validation pixels of {self.manifest.name}, {chosen_by(self.session)}"
         if joined is not None:
             scores_on += REFITTED
-        if self.session.counts[TEST].any():
+        if self._region == TEST:
             scored, scores_on = run.measure(TEST, model), self._tested_on()
         card = self._card(model, progress, validated)
         card.credits = with_credits(card.credits, model)
         card.scores, card.scores_on = scores_of(scored), scores_on
+        forest = None if samples is None else self._grow(card, samples)
+        pictures = self._pictures(model)
         if joined is not None:
             refit_detail(joined, run)
             card.training["refitted"] = True
         write_checkpoint(self.job.output, model, card, self.session.reporter)
-        return {
+        if forest is not None:
+            say_who_is_better(card.scores, forest, self.session.reporter)
+        result = {
             "checkpoint": self.job.output,
+            "report": self.job.report,
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
             "stopped": stopped,
             "miou": round(progress.best_miou, 6),
+            "classes": [{"value": item.value, "name": item.name, "color": item.color} for item in card.classes],
             "scores": card.scores,
             "scores_on": scores_on,
+            "network": scores_of(alone) if joined is not None and self._region == VALIDATION else None,
+            "forest": forest,
             "history": progress.history,
+            "plan": plan,
             "seconds": round(progress.seconds, 2),
         }
+        return result, pictures
 
-    def _joined(self, run: Run, validated: Mapping[Scenario, Tally]) -> Joined | None:
-        """Return the network of `run`, validated, joined with a detail path; None where none could be trained."""
-        self.session.priors = world_priors(self.session)
-        return join_detail(run, validated, gather_samples(self.session))
+    def _grow(self, card: Card, samples: PixelSamples) -> dict[str, Any] | None:
+        """Grow the random forest beside the network, note in the card what it is worth, and return that."""
+        path = self.job.forest_path()
+        if path is None:
+            return None
+        beside = Beside(self.session, self._model, card, self._strategy.order, self.manifest, "a training")
+        forest = grow_rival(beside, samples, path, self._region, card.scores_on.removesuffix(REFITTED))
+        if forest is not None:
+            card.training["forest"] = {"scores": forest["scores"], "miou": forest["miou"]}
+        return forest
+
+    def _pictures(self, model: nn.Module) -> str:
+        """Return maps around labels for the report, as HTML; nothing where no report is asked for."""
+        if self.job.report is None:
+            return ""
+        session, region, count = self.session, self._region, len(self.session.classes)
+        measured = [scene for scene in session.scenes if scene.counts(region, count).any()]
+        view = choose_view(measured, region, count, session.tile(self._model)[0])
+        gallery = Gallery(view, session.modalities, session.classes, self._strategy.order, region, session.device)
+        gallery.add("map", model)
+        return gallery.html()
 
     def _joins(self) -> bool:
         """Return whether a detail path is wanted; the papers know none."""
@@ -166,9 +252,10 @@ class _Training:
 
     def _fingerprint(self) -> str:
         """Return a hash of all that decides the result."""
-        inputs = [path for entry in self.manifest.scenes for path in entry.files()]
+        inputs = [path for entry in self.manifest.scenes for path in entry.rasters()]
         inputs += self.source.files.values()
-        return training_fingerprint(self.job, [self.manifest.sha256, self.session.recipe.sha256], inputs)
+        texts = [self.manifest.content(), self.session.recipe.sha256, self.session.labels_sha256()]
+        return training_fingerprint(self.job, texts, inputs)
 
     def _card(self, model: SegmentationModel, progress: Progress, validated: Mapping[Scenario, Tally]) -> Card:
         """Return the card, all but the scores."""

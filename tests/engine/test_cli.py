@@ -113,12 +113,13 @@ def test_train_knows_every_option_of_the_contract(job):
     made = job(
         "train", "m.toml", "--architecture", "sgma", "--output", "c.safetensors", "--config", "a.toml", "--encoder",
         "pvt_v2_b0", "--encoder-weights", "e.safetensors", "--preset", "paper", "--seed", "7", "--epochs", "3",
-        "--device", "cpu", "--no-detail",
+        "--device", "cpu", "--no-detail", "--forest", "--report", "r.html", "--plan",
     )  # fmt: skip
     expected = {
         "manifest": "m.toml", "architecture": "sgma", "output": "c.safetensors", "config": "a.toml",
         "encoder": "pvt_v2_b0", "encoder_weights": "e.safetensors", "preset": "paper", "seed": 7, "epochs": 3,
         "device": "cpu", "overwrite": False, "resume": True, "detail": False,
+        "forest": True, "report": "r.html", "plan_only": True,
     }  # fmt: skip
     assert vars(made) == expected
 

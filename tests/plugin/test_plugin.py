@@ -39,7 +39,7 @@ def test_load_and_unload_leave_nothing(qgis_iface, engine_python, qtbot):
     plugin = lacuna.classFactory(qgis_iface)
     plugin.initGui()
     assert provider() is not None
-    assert sorted(item.name() for item in provider().algorithms()) == ["evaluate", "finetune", "segment"]
+    assert sorted(item.name() for item in provider().algorithms()) == ["evaluate", "finetune", "segment", "train"]
     plugin.action.setChecked(True)
     assert plugin.dock is not None
     plugin.unload()

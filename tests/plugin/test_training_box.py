@@ -14,9 +14,10 @@ from qgis.PyQt.QtWidgets import QApplication
 
 from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.jobs import METHODS, PRESETS, STRATEGIES
+from lacuna.host.toml_text import toml_words
 from lacuna.ui.class_plan_box import ClassPlanBox
 from lacuna.ui.split_box import SplitBox
-from lacuna.ui.training_box import TrainingBox, toml_words
+from lacuna.ui.training_box import TrainingBox
 
 
 @pytest.fixture

@@ -157,6 +157,64 @@ def test_every_mistake_is_named_with_file_and_key(read, tmp_path, right, wrong, 
     assert caught.value.hint
 
 
+MORE = """
+bands = {rgb = [3, 2, 1], chm = ["height"]}
+mask = {rgb = "clouds.tif"}
+nodata = {chm = -9999.0}
+offset = {rgb = -1000}
+"""
+
+
+def test_a_scene_says_how_its_rasters_are_read(read, tmp_path):
+    (scene,) = read(CONTRACT + MORE).scenes
+    rgb, chm = scene.specs()["rgb"], scene.specs()["chm"]
+    assert (rgb.bands, rgb.mask, rgb.offset, rgb.nodata) == ([3, 2, 1], str(tmp_path / "clouds.tif"), -1000, None)
+    assert (chm.bands, chm.nodata, chm.mask) == (["height"], -9999.0, None)
+    assert str(tmp_path / "clouds.tif") in scene.rasters()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "named"),
+    [
+        ("[3, 2, 1]", "[]", "bands.rgb = []"),
+        ("[3, 2, 1]", "[true]", "bands.rgb = [True]"),
+        ("{chm = -9999.0}", "{sar = 0.0}", "numbers for one or more of the sources rgb, chm"),
+        ('{rgb = "clouds.tif"}', '{sar = "clouds.tif"}', "rasters for one or more of the sources rgb, chm"),
+        ('{rgb = "clouds.tif"}', "{rgb = 1}", "mask.rgb = 1"),
+    ],
+)
+def test_what_a_scene_says_wrongly_is_named(read, right, wrong, named):
+    with pytest.raises(LacunaError) as caught:
+        read(CONTRACT + MORE.replace(right, wrong, 1))
+    assert caught.value.code == "bad-manifest" and named in str(caught.value)
+
+
+def test_names_that_gdal_opens_by_a_driver_stay_as_they_are(read):
+    (scene,) = read(CONTRACT.replace("rgb/MLBS_1.tif", "NETCDF:/data/a.nc:red")).scenes
+    assert scene.specs()["rgb"].path == "NETCDF:/data/a.nc:red"
+
+
+def test_a_class_map_leads_to_classes_by_name(read):
+    manifest = read('class_map = {"pine 1" = "PINUS", "7" = "Quercus", "8" = ""}\n' + CONTRACT)
+    assert manifest.class_map == {"pine 1": "Pinus", "7": "Quercus", "8": ""}
+    with pytest.raises(LacunaError, match=r"class_map\.7 = 'Acer'.*Pinus, Quercus"):
+        read('class_map = {"7" = "Acer"}\n' + CONTRACT)
+
+
+def test_blocks_are_left_to_the_labels_only_where_nothing_else_is_said_of_them(read):
+    left = CONTRACT.replace('method = "group"\nblock = 64\ngap = 16\n', 'method = "block"\nfit = true\n')
+    assert read(left).fitted and not read(CONTRACT).fitted
+    for wrong in (left.replace('method = "block"\n', ""), left.replace("fit = true", "fit = true\ngap = 8")):
+        with pytest.raises(LacunaError, match="fit"):
+            read(wrong)
+
+
+def test_what_a_manifest_says_does_not_depend_on_where_labels_lie(read):
+    first = read(CONTRACT)
+    assert read(CONTRACT.replace("labels/MLBS_1.tif", "elsewhere.tif")).content() == first.content()
+    assert read(CONTRACT.replace("rgb/MLBS_1.tif", "elsewhere.tif")).content() != first.content()
+
+
 def test_scenes_of_one_group_stay_on_one_side(read):
     second = CONTRACT[CONTRACT.index("[[scenes]]") :].replace('name = "MLBS_1"', 'name = "other"')
     read(CONTRACT + second)

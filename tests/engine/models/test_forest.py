@@ -12,9 +12,9 @@ from sklearn.ensemble import RandomForestClassifier
 
 from lacuna.engine.checkpoint.card import scenarios
 from lacuna.engine.errors import LacunaError
-from lacuna.engine.finetuning.forest import assemble
 from lacuna.engine.models import registry
 from lacuna.engine.models.window_features import strips_of_features
+from lacuna.engine.training.forest import assemble
 
 MODALITIES = {"a": 3, "b": 1}
 WINDOWS = (3, 7, 15)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pictures for the report of a fine-tuning: inputs, labels, and maps before and after, of one piece of a scene."""
+"""Pictures for the report of a training: inputs, labels, and maps before and after, of one piece of a scene."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Grow the random forests that a fine-tuning is measured against, on the same labels, scenarios and split.
+"""Grow the random forests that a network is measured against, on the same labels, scenarios and split.
 
 scikit-learn grows the trees; what is kept of them are plain arrays. The settings are those that an analyst would get
 from a plugin that trains forests: 100 trees, unpruned, the square root of the features tried at each node, on bands
@@ -17,8 +17,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ..checkpoint.card import Scenario
 from ..models.forest import HIGHEST, Forest, ForestConfig, Trees
-from ..training.samples import WINDOWS, PixelSamples
-from ..training.session import Session
+from .samples import WINDOWS, PixelSamples
+from .session import Session
 
 TREES = 100
 _LEAST = 2

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rival of a fine-tuning: random forests on the same labels, measured on the same pixels, taken instead if better.
+"""The rival of a network: random forests on the same labels, measured on the same pixels, taken instead if better.
 
-An analyst with a few labels gets such a forest from other plugins within a minute. So every fine-tuning says what one
-is worth, scenario by scenario, and leaves it as a checkpoint like any other.
+An analyst with a few labels gets such a forest from other plugins within a minute. So every fine-tuning, and a training
+where that is asked for, says what one is worth, scenario by scenario, and leaves it as a checkpoint like any other.
 """
 
 from __future__ import annotations
@@ -10,31 +10,55 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..checkpoint.card import Card, Scenario
 from ..checkpoint.store import save
+from ..data.manifest import Manifest
 from ..data.splits import VALIDATION
+from ..events import Reporter
+from ..models.base import SegmentationModel
 from ..models.forest import Forest
-from ..training.run import calibration, mean_score, now, scores_of
-from ..training.samples import MOST_PIXELS, WINDOWS, PixelSamples
-from ..training.validation import Tally
 from .forest import TREES, grow_forest
-from .plan import FinetunePlan
+from .run import calibration, mean_score, now, scores_of
+from .samples import MOST_PIXELS, WINDOWS, PixelSamples
+from .session import Session
+from .validation import Tally
 
 # Differences of mIoU that are not spoken of.
 _NOTHING = 0.01
 _TILE = 256
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a random forest is grown beside.
+
+    Attributes:
+        session: the scenes, divided and prepared.
+        network: the network, in whose tiles the forest is measured.
+        card: what both have in common: that of the network's parent, or of the network itself.
+        order: the scenarios wanted.
+        manifest: the scenes and classes.
+        words: what the network comes from: `a fine-tuning`, `a training`.
+    """
+
+    session: Session
+    network: SegmentationModel
+    card: Card
+    order: Sequence[Scenario]
+    manifest: Manifest
+    words: str
+
+
 def grow_rival(
-    plan: FinetunePlan, samples: PixelSamples, path: str, region: int, scores_on: str
+    beside: Beside, samples: PixelSamples, path: str, region: int, scores_on: str
 ) -> dict[str, Any] | None:
-    """Grow the forests of a fine-tuning, measure them, write them, and return what they are worth.
+    """Grow the forests on the training pixels of a network, measure them, write them, and return what they are worth.
 
     Args:
-        plan: of the fine-tuning.
+        beside: what they are grown beside.
         samples: features of its training pixels.
         path: the checkpoint to write.
         region: the labels to measure on (`splits`).
@@ -44,15 +68,15 @@ def grow_rival(
         `checkpoint` (its path), `scores` of each scenario, `miou` (their mean), `seconds`; None where training labels
         allow no forest.
     """
-    began, session, task = time.monotonic(), plan.session, plan.task
+    began, session = time.monotonic(), beside.session
     session.reporter.info("Growing a random forest on the same labels, for comparison.")
-    model, grown = grow_forest(session, samples, task.order)
+    model, grown = grow_forest(session, samples, beside.order)
     if not grown:
         return None
     model = model.to(session.device)
-    validated = _measure(plan, model, grown, VALIDATION, keep_logits=True)
-    scored = validated if region == VALIDATION else _measure(plan, model, grown, region)
-    card = _card(plan, model, grown, validated)
+    validated = _measure(beside, model, grown, VALIDATION, keep_logits=True)
+    scored = validated if region == VALIDATION else _measure(beside, model, grown, region)
+    card = _card(beside, model, grown, validated)
     card.scores, card.scores_on = scores_of(scored), scores_on
     save(path, model, card)
     session.reporter.info(f"Wrote {path}.")
@@ -60,7 +84,7 @@ def grow_rival(
     return {"checkpoint": path, "scores": card.scores, "miou": mean_score(card.scores), "seconds": seconds}
 
 
-def say_who_is_better(scores: Sequence[Mapping[str, Any]], forest: Mapping[str, Any], plan: FinetunePlan) -> None:
+def say_who_is_better(scores: Sequence[Mapping[str, Any]], forest: Mapping[str, Any], reporter: Reporter) -> None:
     """Warn of the scenarios in which the forest is better than the network whose `scores` are given."""
     own = {tuple(item["available"]): item["miou"] for item in scores}
     better = [
@@ -69,33 +93,34 @@ def say_who_is_better(scores: Sequence[Mapping[str, Any]], forest: Mapping[str, 
         if own.get(tuple(item["available"])) is not None and item["miou"] > own[tuple(item["available"])] + _NOTHING
     ]
     if better:
-        plan.session.reporter.warn(
+        reporter.warn(
             f"A random forest on the same labels does better in {len(better)} of {len(own)} scenarios (mIoU "
             f"{'; '.join(better)}). It is a checkpoint too: {forest['checkpoint']}."
         )
 
 
 def _measure(
-    plan: FinetunePlan, model: Forest, grown: Sequence[Scenario], region: int, keep_logits: bool = False
+    beside: Beside, model: Forest, grown: Sequence[Scenario], region: int, keep_logits: bool = False
 ) -> dict[Scenario, Tally]:
     """Return how well the forests do, in the tiles in which the network was measured."""
-    evaluator = plan.session.evaluator(region, grown, plan.model)
-    return evaluator(model, plan.session.device, plan.session.reporter, keep_logits)
+    evaluator = beside.session.evaluator(region, grown, beside.network)
+    return evaluator(model, beside.session.device, beside.session.reporter, keep_logits)
 
 
-def _card(plan: FinetunePlan, model: Forest, grown: Sequence[Scenario], validated: Mapping[Scenario, Tally]) -> Card:
+def _card(
+    beside: Beside, model: Forest, grown: Sequence[Scenario], validated: Mapping[Scenario, Tally]
+) -> Card:
     """Return the card of the forests, all but the scores."""
-    task, session = plan.task, plan.session
-    manifest = task.manifest
+    session, manifest = beside.session, beside.manifest
     return replace(
-        task.card,
+        beside.card,
         architecture={"name": "forest", "config": model.config()},
         modalities=list(session.modalities),
-        classes=task.classes.classes,
+        classes=manifest.classes,
         name=f"{manifest.name}, random forest",
         description=(
             "Random forests, one for each set of inputs, on bands and their means and deviations in windows of "
-            f"{', '.join(map(str, WINDOWS))} pixels; grown on {manifest.name} beside a fine-tuning, with its split."
+            f"{', '.join(map(str, WINDOWS))} pixels; grown on {manifest.name} beside {beside.words}, with its split."
         ),
         resolution=session.resolution(),
         tile=[_TILE, _TILE],

@@ -17,8 +17,8 @@ from torch import nn
 from lacuna.engine.checkpoint.card import ClassInfo, Modality
 from lacuna.engine.data.labelled_scenes import LabelledScene
 from lacuna.engine.data.splits import TRAIN, VALIDATION
-from lacuna.engine.finetuning.pictures import Gallery, View, choose_view, labels_of, picture
 from lacuna.engine.raster.scene import Layer
+from lacuna.engine.training.pictures import Gallery, View, choose_view, labels_of, picture
 
 CLASSES = [ClassInfo(1, "one", "#ff0000"), ClassInfo(2, "two", "#00ff00"), ClassInfo(3, "<three>", "#0000ff")]
 GREY = (225, 225, 225)
