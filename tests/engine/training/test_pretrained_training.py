@@ -82,6 +82,7 @@ def said_of(said):
     return " ".join(event["text"] for event in said if event["event"] == "message")
 
 
+@pytest.mark.slow
 def test_dynamic_world_trains_and_segments_from_its_own_values(job_of, heard, tmp_path):
     job = job_of("dynamic_world", "encoder_options = {widths = [16, 16, 16, 16]}", crops=8, epochs=3)
     result = train(job, heard[0])
@@ -170,6 +171,7 @@ def test_each_modality_gets_its_own_encoder(job_of, heard):
     assert set(card.architecture["config"]["encoder_options"]["bands"]) == {"optical", "radar"}
 
 
+@pytest.mark.slow
 def test_random_weights_and_those_of_a_file_are_taken_when_asked_for(job_of, heard, tmp_path):
     rest = "encoder_options = {stem_stride = 2}"
     job = job_of("efficientnet_lite0", rest, encoder_weights="none")
