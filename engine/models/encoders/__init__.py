@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..config import bad_config, checked
 from .base import Encoder, StemMode
@@ -86,5 +86,6 @@ def build_encoder(
     return kind(domains, stem, variant, checked(kind.Options, options or {}, f"encoder {name}"))
 
 
-_ENCODERS.update({name: (kind, None) for name, kind in PRETRAINED.items()})
+# Here at the end, as mixed encoders are made of others by the function above.
+_ENCODERS.update({name: (cast("EncoderKind", kind), None) for name, kind in PRETRAINED.items()})
 _ENCODERS[MIXED] = (MixedEncoder, build_encoder)
