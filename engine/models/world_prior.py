@@ -8,7 +8,7 @@ nine classes are seldom those of the analyst, but what it says of a pixel tells 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +34,15 @@ class WorldPriorConfig:
     Attributes:
         places: of its nine bands in the modality, from 0, in the network's order (`KEYS`).
         gain: for each of them, by what scaled values are multiplied,
-        offset: and what is then added, to become reflectance x 10,000 at the top of the atmosphere. Both empty: values
-            are scaled as Dynamic World was trained already.
+        offset: and what is then added, to become what `form` says. Both empty: they are that already.
+        form: `reflectance`, x 10,000 at the top of the atmosphere; `logit`, what the published scaling has before its
+            last step, the logistic curve; or `input`, what it has behind it.
     """
 
     places: list[int] = field(default_factory=list)
     gain: list[float] = field(default_factory=list)
     offset: list[float] = field(default_factory=list)
+    form: Literal["reflectance", "logit", "input"] = "reflectance"
 
     def __post_init__(self) -> None:
         if len(set(self.places)) != len(KEYS) or min(self.places) < 0:
@@ -72,9 +74,13 @@ class WorldPrior(nn.Module):
         values = fill_holes(image[:, self.config.places].float(), MARGIN)
         if self.config.gain:
             gain, offset = (values.new_tensor(item)[:, None, None] for item in (self.config.gain, self.config.offset))
-            values = scaled_for("dynamic_world", KEYS, values * gain + offset)
+            values = values * gain + offset
+        if self.config.form == "reflectance":
+            values = scaled_for("dynamic_world", KEYS, values)
+        if self.config.form != "input":
+            values = values.sigmoid()
         with torch.no_grad():
-            logits = self.network(pad_to_multiple(values.sigmoid(), STRIDE))[..., :height, :width]
+            logits = self.network(pad_to_multiple(values, STRIDE))[..., :height, :width]
         return logits.softmax(1).clamp(min=_LEAST).log()
 
     def settings(self) -> dict[str, Any]:

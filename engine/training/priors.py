@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from ..checkpoint.card import CURVED, Modality
+from ..checkpoint.card import Modality
 from ..data.measure import gather
 from ..imports.encoder_file import load_encoder
 from ..imports.encoder_weights import CREDITS, bundled_path
@@ -21,6 +21,7 @@ from .encoder_inputs import to_physical
 from .session import Session
 
 _NAME = "dynamic_world"
+_Z_SCORE = ("mean", "std")
 # Sentinel-2's finest pixels have 10 m, its coarsest 60 m; on others what it says would be wrong, or cost too much.
 _PIXELS = (8.0, 62.0)
 # L1C = offset + gain * L2A, the mean of straight lines through three scenes at both levels (tools/checkpoints).
@@ -33,15 +34,17 @@ _LEAST_AIR = 600.0
 # If the least value of all bands lies in here, they carry the offset of 1,000 of products since January 2022: of scenes
 # that carry it the least are 969 to 1157, of others 1 to 691.
 _WITH_OFFSET = (900.0, 1500.0)
+_EXCESS = 1000.0
 # Reflectance as a share goes up to little more than 1, as a number of ten thousandths to thousands.
 _LARGEST_SHARE, _LEAST_NUMBER, _TEN_THOUSANDTHS = 4.0, 400.0, 1e4
 
 
 @dataclass(frozen=True)
 class _Reflectance:
-    """What the training pixels say: by what physical values are to be multiplied, and whether air lies over them."""
+    """What the training pixels say: physical values times `factor` less `excess` are reflectance x 10,000."""
 
     factor: float
+    excess: float
     through_air: bool
 
 
@@ -74,9 +77,10 @@ def world_priors(session: Session) -> dict[str, WorldPrior]:
 
 def _config(session: Session, modality: Modality, places: Sequence[int]) -> WorldPriorConfig | None:
     """Return how values of a modality become those that Dynamic World knows; None, said why, where it is not clear."""
-    if _is_prepared(modality, places):
+    prepared = _prepared(modality, places)
+    if prepared is not None:
         _say(session, modality, "Its scaling is that of Dynamic World")
-        return WorldPriorConfig(list(places))
+        return prepared
     table = to_physical(modality.scaling, len(modality.bands))
     if table is None:
         _refuse(session, modality, "its scaling is no straight line")
@@ -88,24 +92,36 @@ def _config(session: Session, modality: Modality, places: Sequence[int]) -> Worl
     if isinstance(reflectance, str):
         _refuse(session, modality, reflectance)
         return None
-    air, factor = reflectance.through_air, reflectance.factor
+    air, factor, excess = reflectance.through_air, reflectance.factor, reflectance.excess
     level = "the top of the atmosphere (L1C)" if air else "the ground (L2A), to which a typical atmosphere is added"
     _say(session, modality, f"Values are taken for reflectance at {level}")
+    if excess:
+        session.reporter.warn(
+            f"Modality {modality.name}: even the darkest pixels are bright in all bands, as if 1,000 had been added to "
+            "all. It is taken off for Dynamic World alone. If it is an offset, give it to the scenes."
+        )
     air_gain, air_offset = (1.0, 0.0) if air else (np.array(_AIR_GAIN), np.array(_AIR_OFFSET))
-    whole_gain, whole_offset = gain * factor * air_gain, offset * factor * air_gain + air_offset
+    whole_gain, whole_offset = gain * factor * air_gain, (offset * factor - excess) * air_gain + air_offset
     numbers = ([float(f"{value:.9g}") for value in item] for item in (whole_gain, whole_offset))
     return WorldPriorConfig(list(places), *numbers)
 
 
-def _is_prepared(modality: Modality, places: Sequence[int]) -> bool:
-    """Return whether a modality is scaled as the encoder `dynamic_world` scales it."""
-    known = [BANDS[_NAME][key] for key in KEYS]
-    means = [step["mean"] for step in modality.scaling if step["type"] == "z_score"]
-    curved = any(step["type"] in CURVED for step in modality.scaling)
-    return curved and any(
-        isinstance(mean, list) and np.allclose([mean[place] for place in places], [band.mean for band in known], 1e-6)
-        for mean in means
-    )
+def _prepared(modality: Modality, places: Sequence[int]) -> WorldPriorConfig | None:
+    """Return how values become Dynamic World's of a modality that is scaled for it; None for another.
+
+    It is scaled so for the encoder `dynamic_world`, whose chain ends before the logistic curve, and for the checkpoints
+    of Dynamic World, where a `z_score` comes behind it.
+    """
+    kinds = [step["type"] for step in modality.scaling]
+    known = [BANDS[_NAME][key].mean for key in KEYS]
+    last = next((step for step in reversed(modality.scaling) if step["type"] == "z_score"), None)
+    if last is None or "log" not in kinds:
+        return None
+    bands = len(modality.bands)
+    mean, std = ([float(np.broadcast_to(last[key], bands)[place]) for place in places] for key in _Z_SCORE)
+    if kinds[-1] == "z_score" and kinds[-2:-1] == ["logistic"]:
+        return WorldPriorConfig(list(places), std, mean, "input")
+    return WorldPriorConfig(list(places), form="logit") if np.allclose(mean, known, 1e-6) else None
 
 
 def _say(session: Session, modality: Modality, how: str) -> None:
@@ -121,9 +137,9 @@ def _told(modality: Modality, values: Mapping[str, np.ndarray]) -> _Reflectance 
         factor = _TEN_THOUSANDTHS
     elif brightest < _LEAST_NUMBER:
         return f"its values go up to {brightest:.4g}, which is no reflectance"
-    if _WITH_OFFSET[0] <= values["minimum"].min() * factor <= _WITH_OFFSET[1]:
-        return "even its darkest pixels are bright in all bands, as if 1,000 had been added to them; give its offset"
-    return _Reflectance(factor, _through_air(modality.units, values["p01"] * factor))
+    least = values["minimum"].min() * factor
+    excess = _EXCESS if _WITH_OFFSET[0] <= least <= _WITH_OFFSET[1] else 0.0
+    return _Reflectance(factor, excess, _through_air(modality.units, values["p01"] * factor - excess))
 
 
 def _through_air(units: str, dark: np.ndarray) -> bool:

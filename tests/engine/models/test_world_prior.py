@@ -52,9 +52,12 @@ def test_bands_scaled_as_it_was_trained_enter_as_they_are():
     with np.load(REFERENCE) as file:
         prepared, logits = torch.from_numpy(file["a_input"]), torch.from_numpy(file["a_logits"])
     image = torch.zeros(len(prepared), 10, *prepared.shape[2:])
+    wanted = logits.softmax(1).clamp(min=1e-4).log()
     image[:, PLACES] = prepared.logit()
-    found = prior(gain=[], offset=[])(image)
-    assert (found - logits.softmax(1).clamp(min=1e-4).log()).abs().max() < 1e-3
+    assert (prior(gain=[], offset=[], form="logit")(image) - wanted).abs().max() < 1e-3
+    image[:, PLACES] = (prepared - 0.4) / 0.2
+    found = prior(gain=[0.2] * 9, offset=[0.4] * 9, form="input")(image)
+    assert (found - wanted).abs().max() < 1e-3
 
 
 def test_what_it_says_ends_at_its_margin():

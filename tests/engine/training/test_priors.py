@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 from lacuna.engine.checkpoint.card import Modality
+from lacuna.engine.checkpoint.store import load
 from lacuna.engine.data.splits import TRAIN
 from lacuna.engine.models.world_prior import KEYS
 from lacuna.engine.raster.scaling import scale
@@ -17,6 +19,7 @@ from lacuna.engine.training.priors import with_credits, world_priors
 
 from ..conftest import DATA
 
+BUNDLED = DATA.parents[1] / "resources" / "checkpoints"
 NAMES = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
 NINE = [1, 2, 3, 4, 5, 6, 7, 10, 11]
 
@@ -90,9 +93,11 @@ def test_shares_are_brought_to_ten_thousandths(heard):
     assert np.allclose(share.offset, whole.offset, rtol=1e-2)
 
 
-def test_values_with_the_offset_of_1000_are_refused_aloud(heard):
-    assert world_priors(session(heard, read() + 1000)) == {}
-    assert "give its offset" in said(heard, "warning")[-1]
+def test_the_offset_of_1000_is_taken_off_for_it_aloud(heard):
+    plain = beliefs(session(heard, read()))
+    assert said(heard, "warning") == []
+    assert (beliefs(session(heard, read() + 1000)) - plain).abs().max() < 2e-2
+    assert "as if 1,000 had been added" in said(heard, "warning")[-1]
 
 
 def test_values_that_are_no_reflectance_are_refused_aloud(heard):
@@ -104,6 +109,21 @@ def test_a_curved_scaling_is_refused_aloud(heard):
     chain = [{"type": "clip", "minimum": 0.0, "maximum": 1e5}, {"type": "log", "scale": 0.01}]
     assert world_priors(session(heard, read(), chain=chain)) == {}
     assert "no straight line" in said(heard, "warning")[-1]
+
+
+def beliefs(made):
+    """What is said of the only scene of a session."""
+    image = torch.from_numpy(made.scenes[0].read(0, 0, 1, 1)["optical"].values)[None]
+    return world_priors(made)["optical"](image)
+
+
+def test_scalings_made_for_dynamic_world_give_what_a_straight_line_gives(heard):
+    """That of the bundled checkpoint of level 2A, which holds the atmosphere itself."""
+    card, _ = load(str(BUNDLED / "dynamic-world-s2.safetensors"))
+    values = read()[:, :64, :64]
+    plain = beliefs(session(heard, values, "surface reflectance"))
+    made = session(heard, values[NINE], bands=card.modalities[0].bands, chain=card.modalities[0].scaling)
+    assert (beliefs(made) - plain).abs().max() < 2e-2
 
 
 @pytest.mark.parametrize(
