@@ -102,8 +102,8 @@ def _config(session: Session, modality: Modality, places: Sequence[int]) -> Worl
         )
     air_gain, air_offset = (1.0, 0.0) if air else (np.array(_AIR_GAIN), np.array(_AIR_OFFSET))
     whole_gain, whole_offset = gain * factor * air_gain, (offset * factor - excess) * air_gain + air_offset
-    numbers = ([float(f"{value:.9g}") for value in item] for item in (whole_gain, whole_offset))
-    return WorldPriorConfig(list(places), *numbers)
+    wanted, start = ([float(f"{value:.9g}") for value in item] for item in (whole_gain, whole_offset))
+    return WorldPriorConfig(list(places), wanted, start)
 
 
 def _prepared(modality: Modality, places: Sequence[int]) -> WorldPriorConfig | None:
