@@ -36,16 +36,18 @@ class PlanView(QWidget):
         Args:
             plan: as `docs/finetune.md` says.
             bound: modalities that have a raster.
-            editable: whether the analyst may change how often scenarios are trained.
+            editable: whether the analyst may change how often scenarios are trained; where the network decides that
+                itself there is nothing to change.
         """
         self.plan = plan
-        self.bars.setEnabled(editable)
+        for part in (self.bars, self.barsLabel):
+            part.setVisible(editable)
         say(self.warningsLabel, "\n".join(f"⚠ {text}" for text in plan["warnings"]), WARNING_COLOR)
         say(self.legendLabel, legend_html(plan["regions"]))
         self._fill_pixels(plan)
         strategy = plan["strategy"]
         self.bars.propose(strategy["scenarios"], strategy["probabilities"], _notes(strategy))
-        say(self.barsNote, _bars_words(strategy, bound), MUTED_COLOR)
+        say(self.barsNote, _bars_words(strategy, bound) if editable else _drawn_words(strategy), MUTED_COLOR)
         say(self.stepsLabel, _steps_words(plan), MUTED_COLOR)
         self._follow_edit()
 
@@ -106,6 +108,16 @@ def _bars_words(strategy: dict[str, Any], bound: Collection[str]) -> str:
             )
         )
     return " ".join(words)
+
+
+def _drawn_words(strategy: dict[str, Any]) -> str:
+    """Return how often scenarios are trained where the network draws them."""
+    if strategy["name"] == "full":
+        words = tr("All inputs are given to the network")
+    else:
+        words = tr("Every combination of inputs is given to the network equally often")
+    own = tr("it leaves some out by the rule of its own method.")
+    return f"{words}; {own}" if strategy["own_draws"] else f"{words}."
 
 
 def _steps_words(plan: dict[str, Any]) -> str:

@@ -170,7 +170,8 @@ def test_a_model_of_two_inputs_is_trained_comes_out_and_segments(
     assert plan["split"]["method"] == "block"
     assert set(page.overlay.bands) >= {"training", "validation"}
     assert any(isinstance(item, QgsRubberBand) for item in canvas.scene().items())
-    assert not page.plan_view.bars.isEnabled(), "the network draws itself"
+    assert page.plan_view.bars.isHidden()
+    assert "leaves some out by the rule of its own method" in page.plan_view.barsNote.text()
     page.refresh()
     with qtbot.waitSignal(page.finished, timeout=LONG) as waited:
         click(qtbot, page.startButton)
