@@ -60,6 +60,21 @@ def test_bands_scaled_as_it_was_trained_enter_as_they_are():
     assert (found - wanted).abs().max() < 1e-3
 
 
+def test_an_answer_is_kept_for_the_same_tile_alone(monkeypatch):
+    made, asked = prior(), []
+    answer = made._answer
+    monkeypatch.setattr(made, "_answer", lambda bands: asked.append(1) or answer(bands))
+    torch.manual_seed(0)
+    image = torch.rand(1, 10, 32, 32)
+    first = made(image)
+    assert made(image.clone()) is first and len(asked) == 1
+    image[:, PLACES[0], 3, 4] += 1
+    changed = made(image)
+    assert len(asked) == 2 and not torch.equal(changed, first)
+    made.network.head.bias += torch.arange(9.0)
+    assert not torch.equal(made(image), changed)
+
+
 def test_what_it_says_ends_at_its_margin():
     torch.manual_seed(0)
     image = torch.rand(1, 10, 96, 96)
