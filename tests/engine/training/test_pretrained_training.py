@@ -202,10 +202,19 @@ def test_a_file_of_another_encoder_is_refused(job_of, heard, tmp_path):
         assert caught.value.code == "bad-encoder-weights" and "resnet18" in str(caught.value)
 
 
-def test_modalities_that_are_not_there_are_told(job_of, heard):
+@pytest.mark.parametrize(
+    ("encoder", "options", "word"),
+    [
+        ("mixed", 'encoder_options = {encoders = {heat = "galileo_nano"}}', "heat"),
+        ("mixed", "encoder_options = {encoders = 3}", "encoders"),
+        ("galileo_nano", "encoder_options = 3", "encoder_options = 3"),
+        ("galileo_nano", "encoder_options = {bands = 3}", "bands"),
+    ],
+)
+def test_options_that_cannot_be_are_told(job_of, heard, encoder, options, word):
     with pytest.raises(LacunaError) as caught:
-        train(job_of("mixed", 'encoder_options = {encoders = {heat = "galileo_nano"}}'), heard[0])
-    assert caught.value.code == "bad-config" and "heat" in str(caught.value)
+        train(job_of(encoder, options), heard[0])
+    assert caught.value.code == "bad-config" and word in str(caught.value)
 
 
 @pytest.mark.parametrize(
