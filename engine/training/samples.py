@@ -152,7 +152,8 @@ def _of_tile(
             valid[name] = layers[name].valid[rows, columns]
             features[name] = _picked(strips_of_features([image], WINDOWS), rows, columns)
             if name in session.priors:
-                beliefs[name] = session.priors[name](image[None])[0, :, rows, columns].T.numpy()
+                belief = session.priors[name](image[None].to(session.device))[0].cpu()
+                beliefs[name] = belief[:, rows, columns].T.numpy()
     return PixelSamples(features, valid, labels, beliefs)
 
 
