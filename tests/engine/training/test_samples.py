@@ -7,9 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from lacuna.engine.data.splits import GAP, TRAIN
+from lacuna.engine.imports.encoder_file import load_encoder
+from lacuna.engine.imports.encoder_weights import bundled_path
 from lacuna.engine.models.window_features import count_features
+from lacuna.engine.models.world_prior import WorldPrior, WorldPriorConfig
 from lacuna.engine.training import samples
 from lacuna.engine.training.samples import WINDOWS, gather_unlabelled
 
@@ -67,3 +71,34 @@ def test_a_small_scene_is_read_whole_and_only_where_pixels_may_teach(heard):
 
 def test_where_most_pixels_have_a_label_there_are_none(heard):
     assert gather_unlabelled(session([Scene(64, 64, 64 * 33)], heard)) is None
+
+
+def test_what_dynamic_world_says_of_each_pixel_is_what_it_says_of_the_whole_scene(heard):
+    prior = WorldPrior(WorldPriorConfig(list(range(9)), form="logit"))
+    prior.network.load_state_dict(load_encoder(bundled_path("dynamic_world"))[1])
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.normal(0, 1, (1, 9, 40, 40)))
+    values = torch.nn.functional.interpolate(coarse, (301, 290), mode="bicubic")[0].float().numpy()
+    padded = np.pad(values, ((0, 0), (64, 400), (64, 400)))
+    scene = Scene(301, 290)
+    scene.window = (1, 0, 300, 290)
+    scene.region, scene.labels = scene.region[1:], scene.labels[1:]
+    scene.read = lambda top, left, height, width: {
+        "optical": SimpleNamespace(
+            values=padded[:, top + 64 : top + 64 + height, left + 64 : left + 64 + width],
+            valid=np.ones((height, width), bool),
+        )
+    }
+    found = session([scene], heard)
+    found.modalities = [SimpleNamespace(name="optical", bands=list(range(9)))]
+    found.priors, found.device = {"optical": prior.eval()}, "cpu"
+    taken = gather_unlabelled(found)
+    with torch.no_grad():
+        whole = prior(torch.from_numpy(padded)[None])[0, :, 64:, 64:].numpy()
+    # Its own value tells where a pixel lies; the few that come twice do not count.
+    known, first, counts = np.unique(values[0], return_index=True, return_counts=True)
+    at = np.searchsorted(known, taken.features["optical"][:, 0])
+    rows, columns = np.divmod(first[at], 290)
+    deep = (counts[at] == 1) & (rows > 30) & (rows < 270) & (columns > 30) & (columns < 260)
+    assert deep.sum() > 1000
+    assert np.abs(taken.beliefs["optical"] - whole[:, rows, columns].T)[deep].max() < 1e-3
