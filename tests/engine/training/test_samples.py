@@ -98,7 +98,7 @@ def test_what_dynamic_world_says_of_each_pixel_is_what_it_says_of_the_whole_scen
     # Its own value tells where a pixel lies; the few that come twice do not count.
     known, first, counts = np.unique(values[0], return_index=True, return_counts=True)
     at = np.searchsorted(known, taken.features["optical"][:, 0])
-    rows, columns = np.divmod(first[at], 290)
+    rows, columns = np.divmod(first[at], 100)
     deep = (counts[at] == 1) & (rows > 30) & (rows < 270) & (columns > 30) & (columns < 70)
     assert deep.sum() > 1000
     assert np.abs(taken.beliefs["optical"] - whole[:, rows, columns].T)[deep].max() < 1e-3
