@@ -13,19 +13,24 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from .models.names import ENCODERS
+from .models.names import ENCODERS, MIXED
 from .naming import band_key
 
 IMAGE, SENTINEL2, RADAR, HEIGHT, OTHER = KINDS = ("image", "sentinel2", "radar", "height", "other")
 # What a modality of a kind is called where the analyst gives it no name.
 NAMES = {IMAGE: "image", SENTINEL2: "optical", RADAR: "radar", HEIGHT: "height", OTHER: "other"}
-# The encoder that learns from labels alone, and that which comes trained on a kind, best first.
-PLAIN, MIXED = "resnet_small", "mixed"
-_KNOWING = {
-    IMAGE: (("efficientnet_lite0", "knows photographs"),),
-    SENTINEL2: (("dynamic_world", "knows Sentinel-2"), ("galileo_nano", "knows Sentinel-2")),
-    RADAR: (("galileo_nano", "knows Sentinel-1"),),
-    HEIGHT: (("galileo_nano", "knows elevation models"),),
+# The encoder that learns from labels alone.
+PLAIN = "resnet_small"
+# Those that come trained on a kind, best first, and the bands that they need (`encoders.inputs.known_bands`).
+_NINE = frozenset({"b2", "b3", "b4", "b5", "b6", "b7", "b8", "b11", "b12"})
+_KNOWING: dict[str, tuple[tuple[str, str, frozenset[str]], ...]] = {
+    IMAGE: (("efficientnet_lite0", "knows photographs", frozenset({"red", "green", "blue"})),),
+    SENTINEL2: (
+        ("dynamic_world", "knows Sentinel-2", _NINE),
+        ("galileo_nano", "knows Sentinel-2", frozenset({"b2", "b3", "b4"})),
+    ),
+    RADAR: (("galileo_nano", "knows Sentinel-1", frozenset({"vv", "vh"})),),
+    HEIGHT: tuple(("galileo_nano", "knows elevation", frozenset({name})) for name in ("elevation", "dem", "dtm")),
 }
 # Bands of Sentinel-2 that no pretrained network of land cover takes: of aerosol, water vapour and cirrus.
 _ATMOSPHERE = ("b1", "b9", "b10")
@@ -108,7 +113,7 @@ def propose_modality(facts: RasterFacts, kind: Optional[str] = None, known: Coll
         words = _look(facts)
     numbers, left = _numbers(facts, chosen)
     bands = _names(facts, chosen, numbers)
-    encoder, about = _encoder(chosen, known)
+    encoder, about = _encoder(facts, chosen, bands, known)
     why = f"{words}: {_CALLED[chosen]}{about}."
     if left:
         why += f" Left out: {', '.join(left)}."
@@ -252,10 +257,17 @@ def _names(facts: RasterFacts, kind: str, numbers: Sequence[int]) -> list[str]:
     return [usual[place] if len(usual) >= len(numbers) else f"band {number}" for place, number in enumerate(numbers)]
 
 
-def _encoder(kind: str, known: Collection[str]) -> tuple[str, str]:
-    """Return the encoder that knows a kind, else the plain one, and what is to be said of it."""
-    for name, words in _KNOWING.get(kind, ()):
-        if name in known:
+def _encoder(facts: RasterFacts, kind: str, bands: Sequence[str], known: Collection[str]) -> tuple[str, str]:
+    """Return the encoder that knows a kind by these bands, else the plain one, and what is to be said of it.
+
+    What satellites taught is of use only at their pixels, and radar is known in decibels alone.
+    """
+    keys = {band_key(name) for name in bands}
+    strange = kind != IMAGE and not _at_satellite(facts)
+    if strange or (kind == RADAR and facts.low is not None and not _is_decibels(facts)):
+        return PLAIN, ""
+    for name, words, needed in _KNOWING.get(kind, ()):
+        if name in known and needed <= keys:
             return name, f"; an encoder that {words}"
     return PLAIN, ""
 
@@ -264,4 +276,4 @@ def _about(encoder: str, proposals: Mapping[str, Proposal]) -> str:
     """Return what an encoder knows of the kinds that occur."""
     kinds = {item.kind for item in proposals.values()}
     found = [entry for kind in KINDS if kind in kinds for entry in _KNOWING.get(kind, ())]
-    return " and ".join(dict.fromkeys(words for name, words in found if name == encoder))
+    return " and ".join(dict.fromkeys(words for name, words, _ in found if name == encoder))

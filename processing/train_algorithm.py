@@ -24,7 +24,7 @@ from ..engine import options
 from ..engine.checkpoint.card import Card, Modality
 from ..engine.errors import UsageError
 from ..engine.jobs import PRESETS, TrainJob
-from ..engine.models.names import ENCODERS, MODULES, WITHOUT_ENCODER
+from ..engine.models.names import ENCODERS, MIXED, MODULES, WITHOUT_ENCODER
 from ..engine.naming import key_of
 from ..engine.proposals import KINDS, NAMES, PLAIN, Proposal, choose_encoder, propose_modality, scaling_words
 from ..host.binding import Binding, parse_pairs
@@ -117,9 +117,11 @@ class TrainAlgorithm(LabelledAlgorithm):
         names = tr("Names of the modalities (NAME,...; default: by kind)")
         self.addParameter(QgsProcessingParameterString(self.NAMES, names, optional=True))
         self.add_labels()
+        # That of several encoders needs settings, which only a proposal or a file of settings has.
+        encoders = [_PROPOSED, *(name for name in ENCODERS if name != MIXED)]
         for parameter in (
             self.choose(self.ARCHITECTURE, tr("Architecture"), list(MODULES), ARCHITECTURE),
-            self.choose(self.ENCODER, tr("Encoder"), [_PROPOSED, *ENCODERS], _PROPOSED),
+            self.choose(self.ENCODER, tr("Encoder"), encoders, _PROPOSED),
             QgsProcessingParameterNumber(self.EPOCHS, tr("Epochs (default: 60)"), whole, optional=True, minValue=1),
         ):
             self.addParameter(parameter)

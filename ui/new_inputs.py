@@ -13,7 +13,7 @@ from ..compat import tr
 from ..engine.checkpoint.card import MAX_MODALITIES, Card
 from ..engine.errors import LacunaError
 from ..engine.jobs import SourceSpec
-from ..engine.models.names import ENCODERS, MODULES, WITHOUT_ENCODER
+from ..engine.models.names import ENCODERS, MIXED, MODULES, WITHOUT_ENCODER
 from ..engine.proposals import OTHER, PLAIN, EncoderChoice, choose_encoder, guess_kind, scaling_words
 from ..host.binding import PICTURE_PROVIDERS, Binding, source_specs
 from ..host.exports import Exports
@@ -46,7 +46,7 @@ class NewInputs(QWidget):
             self.architectureCombo.addItem(_called(name), name)
         self.architectureCombo.setCurrentIndex(self.architectureCombo.findData(ARCHITECTURE))
         self.encoderCombo.addItem(tr("as proposed"), "")
-        for name in ENCODERS:
+        for name in (item for item in ENCODERS if item != MIXED):
             self.encoderCombo.addItem(name, name)
         self.addButton.clicked.connect(lambda: self.add_row())
         for combo in (self.architectureCombo, self.encoderCombo):

@@ -9,9 +9,12 @@ PUBLISHED = {"dynamic_world": "dynamic_world"}
 MADE = {"forest": "forest", "detail": "detail", "joined": "joined"}
 # Architectures without a choice of encoder.
 WITHOUT_ENCODER = ("dis2",)
-# The encoders of Lacuna's own.
+# The encoders of Lacuna's own; `mixed` is made of others, so it takes settings that say of which.
+MIXED = "mixed"
 ENCODERS = (
     *("resnet_small", "resnet18", "resnet34", "resnet50"),
     *(f"pvt_v2_b{size}" for size in range(6)),
     *(f"mit_b{size}" for size in range(6)),
+    *("dynamic_world", "galileo_nano", "efficientnet_lite0"),
+    MIXED,
 )

@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 
 from lacuna.engine.models import registry
 from lacuna.engine.models.encoders import encoders
-from lacuna.engine.models.names import ENCODERS, MODULES, WITHOUT_ENCODER
+from lacuna.engine.models.encoders.inputs import known_bands
+from lacuna.engine.models.names import ENCODERS, MIXED, MODULES, WITHOUT_ENCODER
 from lacuna.engine.naming import band_key
 from lacuna.engine.proposals import KINDS, RasterFacts, choose_encoder, propose_modality, scaling_words
 
 S2 = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
 LASTING = [name for name in S2 if name not in ("B01", "B09")]
-TRAINED = (*ENCODERS, "efficientnet_lite0", "dynamic_world", "galileo_nano")
+PRETRAINED = ("dynamic_world", "galileo_nano", "efficientnet_lite0")
+TRAINED = tuple(name for name in ENCODERS if name != MIXED)
+OWN = tuple(name for name in TRAINED if name not in PRETRAINED)
 
 
 def facts(bands, dtype, pixel=None, name="", **more):
@@ -75,20 +78,51 @@ def test_encoders_are_proposed_as_far_as_there_are_some():
     assert propose_modality(image, known=TRAINED).encoder == "efficientnet_lite0"
     assert "an encoder that knows photographs" in propose_modality(image, known=TRAINED).why
     assert propose_modality(satellite, known=TRAINED).encoder == "dynamic_world"
-    assert propose_modality(satellite, known=[*ENCODERS, "galileo_nano"]).encoder == "galileo_nano"
+    assert propose_modality(satellite, known=[*OWN, "galileo_nano"]).encoder == "galileo_nano"
     assert propose_modality(facts(5, "uint8"), known=TRAINED).encoder == "resnet_small"
+    assert propose_modality(image, known=OWN).encoder == "resnet_small"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        facts(["B2", "B3", "B8"], "int16", 10),
+        facts(["B2", "B3", "B4", "B8"], "int16", 1),
+        facts(["VV"], "float32", 10),
+        facts(["VV", "VH"], "float32", 10, low=0, high=1),
+        facts(["VV", "VH"], "float32", 1),
+        facts(1, "float32", 10, "canopy_chm"),
+        facts(["elevation"], "float32", 0.5),
+        facts(["a", "b", "c"], "uint8", 0.2),
+    ],
+)
+def test_an_encoder_is_proposed_only_for_what_it_knows(found):
+    assert propose_modality(found).encoder == "resnet_small"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        facts(3, "uint8", 0.2), facts(S2, "int16", 10), facts(["B2", "B3", "B4", "B8"], "int16", 10),
+        facts(["VV", "VH"], "float32", 10, low=-25, high=0), facts(["elevation"], "int16", 30),
+    ],
+)  # fmt: skip
+def test_what_is_proposed_is_known_to_the_encoder_too(found):
+    proposal = propose_modality(found)
+    assert proposal.encoder in PRETRAINED
+    assert known_bands(proposal.encoder, proposal.bands)
 
 
 def test_one_encoder_for_all_inputs():
     image = propose_modality(facts(3, "uint8", 0.2), known=TRAINED)
-    height = propose_modality(facts(1, "float32", 1, "dsm"), known=TRAINED)
+    height = propose_modality(facts(["elevation"], "float32", 10), known=TRAINED)
     other = propose_modality(facts(1, "uint8"), known=TRAINED)
     assert choose_encoder({"image": image}, TRAINED).name == "efficientnet_lite0"
     assert choose_encoder({"image": image}, TRAINED).why == "It knows photographs."
     assert choose_encoder({"other": other}, TRAINED).name == "resnet_small"
     apart = choose_encoder({"image": image, "height": height}, TRAINED)
     assert apart.name == "resnet_small" and "image, height" in apart.why
-    both = choose_encoder({"image": image, "height": height, "other": other}, [*TRAINED, "mixed"])
+    both = choose_encoder({"image": image, "height": height, "other": other}, [*TRAINED, MIXED])
     assert both.name == "mixed"
     assert both.options == {
         "encoders": {"image": "efficientnet_lite0", "height": "galileo_nano", "other": "resnet_small"}

@@ -71,7 +71,10 @@ def test_a_new_model_proposes_what_the_layers_of_the_project_are(page, sample, q
         "dem": ("height", "height", 1),
     }
     why = row_of(page, sample["optical"]).whyLabel.text()
-    assert why.startswith("12 bands of 16 bits at 10 m with names like B01: Sentinel-2.")
+    assert why.startswith("12 bands of 16 bits at 10 m with names like B01: Sentinel-2; an encoder that knows")
+    assert page.new_inputs.encoder().options == {
+        "encoders": {"optical": "dynamic_world", "radar": "galileo_nano", "height": "galileo_nano"}
+    }
     assert "Left out: B01, B09." in why
     assert page.new_inputs.card.reference == "optical"
     assert page.start_button.text() == "Train"
@@ -158,6 +161,9 @@ def test_a_model_of_two_inputs_is_trained_comes_out_and_segments(
     click(qtbot, page.newRadio)
     click(qtbot, row_of(page, sample["optical"]).removeButton)
     page.labels.set_layer(polygons("my fields", BOXES))
+    # The one that is proposed takes longer to train.
+    assert page.new_inputs.encoder().name == "galileo_nano"
+    page.new_inputs.encoderCombo.setCurrentText("resnet_small")
     made = tmp_path / "own.safetensors"
     page.outputWidget.setFilePath(str(made))
     make_short(page)

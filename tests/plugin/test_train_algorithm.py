@@ -102,8 +102,8 @@ def test_a_new_checkpoint_with_its_worth(processing, request_, tmp_path, listene
     assert f"{result['MIOU']:.3f}" in Path(result["REPORT"]).read_text(encoding="utf-8")
     assert read_card(result["FOREST_OUTPUT"]).architecture["name"] == "forest"
     said = "\n".join(listener.infos)
-    assert "radar: Two bands of decimal numbers at 10 m with names like VV: radar." in said
-    assert "Values are scaled by the mean and the spread" in said
+    assert "radar: Two bands of decimal numbers at 10 m with names like VV: radar; an encoder that knows" in said
+    assert "Values are scaled by the mean and the spread" in said, "the file of settings leaves the encoder as it is"
     assert "radar + height: new model 0." in said and "radar + height: random forest 0." in said
     assert listener.progressed[-1] == 100
     assert {path.name for path in tmp_path.iterdir()} == {"in", "own.html", "own.safetensors", "own.forest.safetensors"}
@@ -142,7 +142,7 @@ def test_numbers_of_a_field_become_classes_and_blocks_suit_the_labels(processing
     manifest, job = manifest_of(request_, tmp_path)
     assert [item.name for item in manifest.classes] == ["class 0", "class 1", "class 2", "class 3"]
     assert manifest.fitted and manifest.split.method == "block"
-    assert job.encoder == "resnet_small"
+    assert job.encoder == "galileo_nano"
 
 
 def test_a_manifest_takes_the_place_of_rasters_and_labels(processing, request_):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from ..config import bad_config, checked
+from ..names import MIXED as MIXED
 from .base import Encoder, StemMode
 from .kinds import PRETRAINED
 from .mit import MITS, Mit
@@ -27,7 +28,6 @@ class EncoderKind(Protocol):
         """Return a new encoder."""
 
 
-MIXED = "mixed"
 _ONLY = "image"
 _ENCODERS: dict[str, tuple[EncoderKind, Any]] = {
     "resnet_small": (SmallResNet, None),
