@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..config import bad_config, checked
 from .base import Encoder, StemMode
@@ -42,15 +42,20 @@ def encoders() -> list[str]:
     return list(_ENCODERS)
 
 
-def pretrained_encoders(name: str, options: Mapping[str, Any]) -> list[str]:
+def pretrained_encoders(name: str, options: Any) -> list[str]:
     """Return the names of the encoders with weights of their own that the encoder `name` consists of; none for most.
 
     Raises:
-        LacunaError: `bad-config`, options of `mixed` that cannot be.
+        LacunaError: `bad-config`, `options` of such an encoder that cannot be.
     """
-    if name != MIXED:
-        return [name] if name in PRETRAINED else []
-    return [item for item in checked(MixedOptions, options, f"encoder {MIXED}").names() if item in PRETRAINED]
+    if name != MIXED and name not in PRETRAINED:
+        return []
+    if not isinstance(options, Mapping):
+        raise bad_config(f"encoder {name}", f"was given encoder_options = {options!r}", "Give a table of options.")
+    if name == MIXED:
+        return [item for item in checked(MixedOptions, options, f"encoder {MIXED}").names() if item in PRETRAINED]
+    checked(PRETRAINED[name].Options, options, f"encoder {name}")
+    return [name]
 
 
 def options_for_one(options: Mapping[str, Any], modality: str) -> dict[str, Any]:
@@ -59,7 +64,8 @@ def options_for_one(options: Mapping[str, Any], modality: str) -> dict[str, Any]
     for key in ("bands", "encoders", "scaled_otherwise"):
         if isinstance(own.get(key), Mapping):
             given = own[key]
-            own[key] = {name: value for name, value in given.items() if name != _ONLY}
+            # A modality that is called so itself is another one here.
+            own[key] = {"" if name == _ONLY else name: value for name, value in given.items()}
             if modality in given:
                 own[key][_ONLY] = given[modality]
     return own
@@ -86,5 +92,6 @@ def build_encoder(
     return kind(domains, stem, variant, checked(kind.Options, options or {}, f"encoder {name}"))
 
 
-_ENCODERS.update({name: (kind, None) for name, kind in PRETRAINED.items()})
+# Here at the end, as mixed encoders are made of others by the function above.
+_ENCODERS.update({name: (cast("EncoderKind", kind), None) for name, kind in PRETRAINED.items()})
 _ENCODERS[MIXED] = (MixedEncoder, build_encoder)

@@ -262,22 +262,20 @@ class GalileoNet(nn.Module):
         where = self.places(rows, columns, patch, pixel)
         order = self.pos_embed[:months].expand(len(inputs.months), -1, -1)
         when = torch.cat([order, self.month_embed(inputs.months)], -1)
-        shape = (len(inputs.months), rows, columns, months, len(SPACE_TIME))
+        cells = (len(inputs.months), rows, columns, months, len(SPACE_TIME))
         space_time = torch.cat(
             [
-                self.s_t_channel_embed.expand(*shape, -1),
-                when[:, None, None, :, None].expand(*shape, -1),
-                where[None, :, :, None, None].expand(*shape, -1),
+                self.s_t_channel_embed.expand(*cells, -1),
+                when[:, None, None, :, None].expand(*cells, -1),
+                where[None, :, :, None, None].expand(*cells, -1),
             ],
             -1,
         )
-        shape = (1, rows, columns, len(SPACE))
-        channel = self.sp_channel_embed
-        space = torch.cat(
-            [channel.expand(*shape, -1), channel.new_zeros(*shape, 64), where[None, :, :, None].expand(*shape, -1)], -1
-        )
-        shape = (*inputs.months.shape, len(TIME))
-        time = torch.cat([self.t_channel_embed.expand(*shape, -1), when[:, :, None].expand(*shape, -1)], -1)
+        spots = (1, rows, columns, len(SPACE))
+        channel = F.pad(self.sp_channel_embed, (0, 2 * _QUARTER))
+        space = torch.cat([channel.expand(*spots, -1), where[None, :, :, None].expand(*spots, -1)], -1)
+        moments = (*inputs.months.shape, len(TIME))
+        time = torch.cat([self.t_channel_embed.expand(*moments, -1), when[:, :, None].expand(*moments, -1)], -1)
         return space_time, space, F.pad(time, (0, _QUARTER)), F.pad(self.st_channel_embed, (0, 3 * _QUARTER))[None]
 
     def embed_group(self, key: str, image: Tensor, patch: int) -> Tensor:

@@ -29,8 +29,8 @@ class Lite0Options(PretrainedOptions):
     """What may be chosen.
 
     Attributes:
-        stem_stride: stride of the first map: 4, as is usual; or 2, which leaves out the coarsest map and its weights,
-            two thirds of all, and keeps finer detail.
+        stem_stride: stride of the first map: 4, as is usual; or 2, which keeps finer detail and leaves out the coarsest
+            map and what leads to it, three quarters of all weights.
     """
 
     stem_stride: Literal[2, 4] = 4

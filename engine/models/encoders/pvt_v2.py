@@ -109,7 +109,7 @@ class ConvFeedForward(nn.Module):
         return self.fc2(F.gelu(x))
 
 
-class Block(nn.Module):
+class PyramidBlock(nn.Module):
     """Attention and feed-forward, each with a norm before it and a residual around it."""
 
     def __init__(self, width: int, heads: int, reduction: int, expansion: int, drop_path: float) -> None:
@@ -135,7 +135,7 @@ class Stage(nn.Module):
         if index > 0:
             self.downsample = PatchEmbedding(variant.widths[index - 1], width, 3, 2)
         shape = (width, HEADS[index], REDUCTIONS[index], variant.expansions[index])
-        self.blocks = nn.Sequential(*(Block(*shape, rate) for rate in rates))
+        self.blocks = nn.Sequential(*(PyramidBlock(*shape, rate) for rate in rates))
         self.norm = nn.LayerNorm(width, _EPS)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -83,3 +83,9 @@ def test_a_constant_band_is_no_reason(opened):
     flat = [{"type": "z_score", "mean": 3.0, "std": 1.0}]
     given = scaled(modalities, optical=own(scenes, "optical"), height=flat)
     assert fit_scaling(scenes, given) == given
+
+
+def test_what_a_pretrained_encoder_relies_on_is_held(opened):
+    scenes, modalities = opened
+    given = scaled(modalities, **{item.name: [{"type": "z_score", "mean": 1e6, "std": 1.0}] for item in modalities})
+    assert changed_scaling(given, fit_scaling(scenes, given, {"height"})) == ["optical"]

@@ -13,6 +13,9 @@ from torch import nn
 from lacuna.engine.errors import LacunaError
 from lacuna.engine.models import registry
 from lacuna.engine.models.encoders import build_encoder
+from lacuna.engine.models.encoders.lite0_net import Lite0Net
+from lacuna.engine.models.encoders.weights import load_published
+from lacuna.engine.models.encoders.weights_timm import fit_backbone
 
 
 class Info:
@@ -127,3 +130,75 @@ def test_an_architecture_runs_on_it(asked):
     model = registry.build("sgma", {"encoder": "timm:last", "head_width": 8}, {"a": 3, "b": 1}, 4).eval()
     with torch.no_grad():
         assert model({"b": torch.randn(1, 1, 50, 70)}).shape == (1, 4, 50, 70)
+
+
+class Convolutions(nn.Module):
+    """A backbone whose tensors are named as timm names them when it takes stages apart."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.feature_info = Info([4, 4, 4, 4], [4, 8, 16, 32])
+        self.stem_0 = nn.Conv2d(channels, 4, 4, 4)
+        self.stages_0 = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        self.stages_1, self.stages_2, self.stages_3 = (nn.Conv2d(4, 4, 2, 2) for _ in range(3))
+
+    def forward(self, x):
+        maps = [self.stages_0(self.stem_0(x))]
+        for stage in (self.stages_1, self.stages_2, self.stages_3):
+            maps.append(stage(maps[-1]))
+        return maps
+
+
+@pytest.fixture
+def apart(monkeypatch):
+    module = types.ModuleType("timm")
+    module.create_model = lambda name, **arguments: Convolutions(arguments["in_chans"])
+    monkeypatch.setitem(sys.modules, "timm", module)
+
+
+def whole_model(backbone):
+    """Return the tensors of the model that a backbone was taken from, with what follows the last map."""
+    weights = {key.replace("_0.", ".0.").replace("_1.", ".1.").replace("_2.", ".2.").replace("_3.", ".3."): value
+               for key, value in backbone.state_dict().items()}  # fmt: skip
+    return {**weights, "head.fc.weight": torch.ones(9, 4), "norm_pre.weight": torch.ones(4)}
+
+
+def test_weights_of_a_whole_model_fill_every_backbone(apart):
+    published = Convolutions(3)
+    weights = whole_model(published)
+    assert "stages.0.0.weight" in weights and "stem.0.weight" in weights
+    encoder = build_encoder("timm:apart", {"rgb": 3, "dsm": 1})
+    load_published(encoder, weights)
+    image = torch.randn(1, 1, 64, 64)
+    for module in (encoder, published):
+        module.eval()
+    with torch.no_grad():
+        wanted = published(image.expand(-1, 3, -1, -1))
+        for found, features in zip(encoder(image, "dsm"), wanted):
+            torch.testing.assert_close(found, features, rtol=1e-4, atol=1e-5)
+        assert torch.equal(encoder(image.expand(-1, 3, -1, -1), "rgb")[3], wanted[3])
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda weights: weights.pop("stages.1.weight"), "missing"),
+        (lambda weights: weights.update({"stages.1.more": torch.ones(1)}), "left over"),
+        (lambda weights: weights.update({"stages.2.weight": torch.ones(4, 4, 3, 3)}), "expected"),
+    ],
+)
+def test_weights_of_another_model_are_refused(apart, change, word):
+    weights = whole_model(Convolutions(3))
+    change(weights)
+    with pytest.raises(LacunaError, match=word) as caught:
+        load_published(build_encoder("timm:apart", {"rgb": 3}), weights)
+    assert caught.value.code == "bad-encoder-weights"
+
+
+def test_names_of_efficientnet_lite0_are_those_of_timm(published_weights):
+    own = {f"model.{key}": torch.zeros_like(value) for key, value in Lite0Net(1).state_dict().items()}
+    published = {**published_weights("efficientnet_lite0"), "classifier.weight": torch.ones(2, 3)}
+    fitted = fit_backbone(own, published, "timm:tf_efficientnet_lite0")
+    assert set(fitted) == set(own)
+    torch.testing.assert_close(fitted["model.conv_stem.weight"], published["conv_stem.weight"].sum(1, keepdim=True))
+    assert torch.equal(fitted["model.blocks.6.0.bn3.bias"], published["blocks.6.0.bn3.bias"])
