@@ -96,7 +96,8 @@ def _config(session: Session, modality: Modality, places: Sequence[int]) -> Worl
     level = "the top of the atmosphere (L1C)" if air else "the ground (L2A), to which a typical atmosphere is added"
     _say(session, modality, f"Values are taken for reflectance at {level}")
     if excess:
-        session.reporter.warn(
+        # No warning: whoever binds the raster has been offered the offset already.
+        session.reporter.info(
             f"Modality {modality.name}: even the darkest pixels are bright in all bands, as if 1,000 had been added to "
             "all. It is taken off for Dynamic World alone. If it is an offset, give it to the scenes."
         )
