@@ -23,6 +23,8 @@ REFITTED = "; measured before the detail path was trained once more, with these 
 # Shares of the network that are tried.
 _SHARES = np.linspace(0, 1, 21)
 _LEAST_PIECES = 2
+# Student's t that one in twenty exceeds, for 1 to 10 degrees of freedom; beyond, nearly 1.645 + 1.6 / degrees.
+_T = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)
 
 
 def join_detail(run: Run, validated: Mapping[Scenario, Tally], samples: PixelSamples) -> Joined | None:
@@ -69,10 +71,11 @@ def fit_weights(network: Tally, detail: Tally) -> list[float]:
     """Return by what the logarithms of the probabilities of both are multiplied before they are added.
 
     Each is first divided by its own temperature, so that a part which is sure of wrong answers counts for little. The
-    network then gets the smallest share that is not worse than the best by more than the standard error over pieces of
-    ground (Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3). Validation flatters the network:
-    its best epoch was chosen there, and it lies nearer to training ground than the network looks. One piece tells
-    nothing of others, so that the network then counts for nothing.
+    network then gets the smallest share of which pieces of ground do not show that it is worse than the best, with 95 %
+    confidence. (Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3, take one standard error; of
+    few pieces that is itself uncertain.) Validation flatters the network: its best epoch was chosen there, and it lies
+    nearer to training ground than the network looks. One piece tells nothing of others, so that the network then counts
+    for nothing.
 
     Args:
         network: of validation pixels, with logits kept.
@@ -90,7 +93,9 @@ def fit_weights(network: Tally, detail: Tally) -> list[float]:
 
 
 def smallest_share(losses: np.ndarray, labels: np.ndarray, pieces: np.ndarray) -> int:
-    """Return the first share whose mean loss is within a standard error of the least.
+    """Return the first share whose mean loss is not above the least by more than chance may explain.
+
+    That is Student's t, which one in twenty exceeds, times the standard error over the pieces.
 
     Args:
         losses: (n, S) of each pixel with each share.
@@ -109,5 +114,10 @@ def smallest_share(losses: np.ndarray, labels: np.ndarray, pieces: np.ndarray) -
     # The mean is a ratio of sums over pieces; its error is that of its residuals.
     residuals = sums - sums[:, [best]] - np.outer(totals, mean - mean[best])
     errors = np.sqrt((residuals**2).sum(axis=0) * number / (number - 1)) / totals.sum()
-    return int(np.flatnonzero(mean - mean[best] <= errors)[0])
+    return int(np.flatnonzero(mean - mean[best] <= _student(number - 1) * errors)[0])
+
+
+def _student(degrees: int) -> float:
+    """Return Student's t of so many degrees of freedom that one in twenty exceeds."""
+    return _T[degrees - 1] if degrees <= len(_T) else 1.645 + 1.6 / degrees
 

@@ -23,7 +23,7 @@ from ..events import Reporter
 from ..imports.encoder_weights import EncoderSource, encoder_source
 from ..jobs import TrainJob
 from ..models.base import SegmentationModel
-from ..models.registry import build
+from ..models.registry import architecture, build
 from ..raster.scene import gdal_limits
 from ..report.training import training_page
 from ..runtime.device import choose_device
@@ -65,9 +65,9 @@ def train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     recipe = read_recipe(job, manifest.names)
     if job.plan_only:
         with gdal_limits():
-            return _run(job, manifest, recipe, encoder_source(job.encoder_weights, recipe.model), reporter)[0]
+            return _run(job, manifest, recipe, _encoder_source(job, recipe), reporter)[0]
     inputs = [manifest.path, *(path for entry in manifest.scenes for path in entry.files())]
-    source = encoder_source(job.encoder_weights, recipe.model)
+    source = _encoder_source(job, recipe)
     outputs = [path for path in (job.output, job.report, job.forest_path()) if path]
     check_outputs(outputs, [*inputs, job.config, *source.files.values()], job.overwrite)
     path = part_path(job.output)
@@ -85,6 +85,12 @@ def train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
             reporter.warn(f"{problem.text} The checkpoint is whole.")
             result["report"] = None
     return result
+
+
+def _encoder_source(job: TrainJob, recipe: Recipe) -> EncoderSource:
+    """Return where the first weights of the encoder come from: the one asked for, else the architecture's own."""
+    own = getattr(architecture(job.architecture).Config(), "encoder", None)
+    return encoder_source(job.encoder_weights, recipe.model if own is None else {"encoder": own, **recipe.model})
 
 
 def _run(

@@ -65,7 +65,8 @@ def test_it_is_joined_with_a_detail_path(tune):
     result = tune("head", detail=True, class_map={**CLASSES, "9": "grass"})
     card = read_card(result["checkpoint"])
     assert card.architecture["name"] == "joined" and card.architecture["config"]["network"]["name"] == "dynamic_world"
-    assert (card.stride, card.margin) == (2, 24)
+    # The detail path averages over 5 x 5 pixels what Dynamic World says of each.
+    assert (card.stride, card.margin) == (2, 26)
 
 
 @pytest.mark.slow
