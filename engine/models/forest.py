@@ -22,7 +22,12 @@ from .made import Made
 from .registry import register
 from .window_features import placed, strips_of_features
 
-_TREES_AT_ONCE = 8
+# How much is looked up at once: what a processor's cache holds. Results do not depend on it.
+_TREES_AT_ONCE, _PIXELS_AT_ONCE = 25, 2048
+# Levels after which pixels that have come to a leaf are left behind.
+_LEVELS = 4
+# Feature, threshold and child of each node.
+_Nodes = tuple[Tensor, Tensor, Tensor]
 # Probabilities below this count as this much in the logits: a class that no tree has seen is not impossible.
 _LEAST = 1e-3
 # What no feature is above; checkpoints hold finite numbers alone.
@@ -85,16 +90,35 @@ class Trees(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the mean shares of the classes (K, N) over all trees for `features` (F, N)."""
-        count = features.shape[1]
-        flat, places = features.reshape(-1), torch.arange(count, device=features.device)
-        total = torch.zeros(count, self.shares.shape[1], device=features.device)
+        nodes = self.feature.long(), self.threshold, self.child.long()
+        found = [self._mean_shares(part.T.contiguous(), nodes) for part in features.split(_PIXELS_AT_ONCE, 1)]
+        return torch.cat(found).T
+
+    def _mean_shares(self, pixels: Tensor, nodes: _Nodes) -> Tensor:
+        """Return the mean shares (N, K) of few pixels (N, F), whose features a processor's cache holds."""
+        count = len(pixels)
+        total = torch.zeros(count, self.shares.shape[1], device=pixels.device)
         for roots in self.roots.split(_TREES_AT_ONCE):
-            node = roots.long()[:, None].expand(-1, count)
-            for _ in range(self.depth):
-                asked = flat[self.feature[node].long() * count + places]
-                node = self.child[node].long() + (asked > self.threshold[node])
-            total += self.shares[node].float().sum(0)
-        return (total / (255.0 * len(self.roots))).T
+            leaves = self._leaves(pixels, roots.long(), nodes)
+            total += self.shares[leaves].view(len(roots), count, -1).float().sum(0)
+        return total / (255.0 * len(self.roots))
+
+    def _leaves(self, pixels: Tensor, roots: Tensor, nodes: _Nodes) -> Tensor:
+        """Return the leaf (trees * N) that each pixel of (N, F) comes to in each tree, tree by tree.
+
+        Most leaves lie far above the deepest: every few levels, pixels that have come to one are left behind.
+        """
+        (feature, threshold, child), flat = nodes, pixels.view(-1)
+        leaf = node = roots.repeat_interleave(len(pixels))
+        row = (torch.arange(len(pixels), device=pixels.device) * pixels.shape[1]).repeat(len(roots))
+        going = torch.arange(len(node), device=pixels.device)
+        for level in range(1, self.depth + 1):
+            node = child.take(node) + (flat.take(feature.take(node) + row) > threshold.take(node))
+            if level % _LEVELS == 0 or level == self.depth:
+                leaf[going] = node
+                on = (child.take(node) != node).nonzero()[:, 0]
+                going, node, row = going[on], node[on], row[on]
+        return leaf
 
 
 @register("forest")
