@@ -48,11 +48,7 @@ class _Pixels:
 
 
 def train_detail(
-    session: Session,
-    samples: PixelSamples,
-    order: Sequence[Scenario],
-    unlabelled: PixelSamples | None = None,
-    teacher: Detail | None = None,
+    session: Session, samples: PixelSamples, order: Sequence[Scenario], unlabelled: PixelSamples | None = None
 ) -> Detail | None:
     """Return the detail path trained on `samples`; None where no scenario of `order` has any.
 
@@ -65,7 +61,6 @@ def train_detail(
         samples: features of labelled pixels.
         order: the scenarios to train, each as often.
         unlabelled: features of other pixels.
-        teacher: a detail path of the same features that is there already and teaches in place of the first one.
 
     Raises:
         CancelledError: when asked to stop.
@@ -75,9 +70,10 @@ def train_detail(
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(session.seed)
-        if unlabelled is None:
-            return _trained(session, samples, held)
-        return _trained(session, samples, held, unlabelled, teacher or _trained(session, samples, held))
+        model = _trained(session, samples, held)
+        if unlabelled is not None:
+            model = _trained(session, samples, held, unlabelled, model)
+    return model
 
 
 def _held(samples: PixelSamples, order: Sequence[Scenario]) -> dict[Scenario, np.ndarray]:

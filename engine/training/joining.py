@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -56,13 +55,11 @@ def join_detail(run: Run, validated: Mapping[Scenario, Tally], samples: PixelSam
 def refit_detail(joined: Joined, run: Run) -> None:
     """Train the detail path of `joined` once more, on the labels of validation and gap too.
 
-    Once all is measured and weighted, holding back a part of few labels would only lose it. Test labels stay out. Where
-    pixels without a label teach, the detail path so far is the teacher.
+    Once all is measured and weighted, holding back a part of few labels would only lose it. Test labels stay out.
     """
     session, regions = run.session, (TRAIN, VALIDATION, GAP)
-    samples, unlabelled = gather_samples(session, regions), gather_unlabelled(session, regions)
-    teacher = copy.deepcopy(joined.detail).cpu()
-    detail = train_detail(session, samples, run.order, unlabelled, teacher)
+    # The detail path so far is no teacher for it: it has not seen these labels.
+    detail = train_detail(session, gather_samples(session, regions), run.order, gather_unlabelled(session, regions))
     if detail is not None:
         joined.detail.load_state_dict(detail.state_dict())
 
