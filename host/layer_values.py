@@ -29,7 +29,8 @@ _SECONDS = 1.5
 _RANKED = 1_000_000
 # Nothing that is measured is as large.
 _HUGE = 1e38
-_CODES = {
+# How Python's arrays call the numbers of a block of each type.
+ARRAY_CODES = {
     Qgis.DataType.Byte: "B",
     Qgis.DataType.UInt16: "H",
     Qgis.DataType.Int16: "h",
@@ -246,7 +247,7 @@ def _numbers(block: QgsRasterBlock) -> Sequence[float]:
     """Return the values of a block, row by row; empty for one that could not be read."""
     if not block.isValid() or block.isEmpty():
         return []
-    code = _CODES.get(block.dataType())
+    code = ARRAY_CODES.get(block.dataType())
     count = block.width() * block.height()
     return array(code, bytes(block.data())) if code else [block.value(index) for index in range(count)]
 

@@ -14,7 +14,6 @@ from typing import Any, Optional
 
 from qgis.core import (
     NULL,
-    Qgis,
     QgsFeatureRequest,
     QgsPalettedRasterRenderer,
     QgsRasterBlock,
@@ -29,20 +28,12 @@ from ..engine.checkpoint.card import ClassInfo
 from ..engine.checkpoint.classes import propose_matches
 from ..engine.errors import CancelledError, LacunaError
 from ..engine.naming import key_of
+from ..host.layer_values import ARRAY_CODES
 
 # More than this are measurements or names of places, not classes.
 MAX_VALUES = 256
 _BLOCK = 512
 _SAMPLE = 500
-_CODES = {
-    Qgis.DataType.Byte: "B",
-    Qgis.DataType.UInt16: "H",
-    Qgis.DataType.Int16: "h",
-    Qgis.DataType.UInt32: "I",
-    Qgis.DataType.Int32: "i",
-    Qgis.DataType.Float32: "f",
-    Qgis.DataType.Float64: "d",
-}
 # Numbers are taken for classes without being asked only in a field of such a name.
 _CLASS_FIELDS = ("class", "class_id", "classvalue", "label", "label_id", "value", "code", "dn", "gridcode")
 
@@ -212,7 +203,7 @@ def _text(value: Any) -> str:
 
 def _block_values(block: QgsRasterBlock, title: str) -> Counter[float]:
     """Return how often each value stands in a block; NaN and nodata left out."""
-    code = _CODES.get(block.dataType())
+    code = ARRAY_CODES.get(block.dataType())
     if code is None:
         raise LacunaError(
             "labels-unreadable",
