@@ -11,7 +11,6 @@ from qgis.core import (
     QgsProcessingOutputFile,
     QgsProcessingOutputNumber,
     QgsProcessingParameterBoolean,
-    QgsProcessingParameterFileDestination,
     QgsProcessingParameterString,
 )
 
@@ -32,7 +31,6 @@ class EvaluateAlgorithm(LabelledAlgorithm):
     NO_GAUSSIAN = "NO_GAUSSIAN"
     AREA_ESTIMATES = "AREA_ESTIMATES"
     UPDATE_CARD = "UPDATE_CARD"
-    REPORT = "REPORT"
     RECORD = "RECORD"
     AVERAGE = "AVERAGE"
     BEST = "BEST"
@@ -89,9 +87,7 @@ class EvaluateAlgorithm(LabelledAlgorithm):
                 *self.tiles(),
             )
         )
-        self.addParameter(
-            QgsProcessingParameterFileDestination(self.REPORT, tr("Report"), "HTML (*.html)", optional=True)
-        )
+        self.add_report()
         self.addOutput(QgsProcessingOutputFile(self.RECORD, tr("Result (JSON)")))
         for name, words in (
             (self.AVERAGE, tr("Mean mIoU of all cases")),
@@ -119,10 +115,6 @@ class EvaluateAlgorithm(LabelledAlgorithm):
             overwrite=True,
             **self.data(parameters, context, exports),
         )
-
-    def outputs(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Optional[str]]:
-        """Return the path of the report."""
-        return {"report": self.destination(parameters, self.REPORT, context, ".html")}
 
     def results(self, job: EvaluateJob, result: Event, feedback: QgsProcessingFeedback) -> dict[str, Any]:
         """Return the figures that models go on with, and say them; the engine has said those of each case."""

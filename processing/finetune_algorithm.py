@@ -8,12 +8,7 @@ from typing import Any, Optional
 from qgis.core import (
     QgsProcessingContext,
     QgsProcessingFeedback,
-    QgsProcessingOutputFile,
     QgsProcessingOutputNumber,
-    QgsProcessingParameterBoolean,
-    QgsProcessingParameterFile,
-    QgsProcessingParameterFileDestination,
-    QgsProcessingParameterNumber,
     QgsProcessingParameterString,
 )
 
@@ -22,10 +17,10 @@ from ..engine import options
 from ..engine.jobs import METHODS, PRESETS, STRATEGIES, FinetuneJob
 from ..host.client import Event
 from ..host.exports import Exports
-from .labelled_algorithm import LabelledAlgorithm
+from .learning_algorithm import LearningAlgorithm, score_words
 
 
-class FinetuneAlgorithm(LabelledAlgorithm):
+class FinetuneAlgorithm(LearningAlgorithm):
     """The job behind the Fine-tune page, for the toolbox, models, batches, scripts and `qgis_process`."""
 
     MERGE = "MERGE"
@@ -34,17 +29,7 @@ class FinetuneAlgorithm(LabelledAlgorithm):
     WEIGHTS = "WEIGHTS"
     LATENT_PRESET = "LATENT_PRESET"
     METHOD = "METHOD"
-    EPOCHS = "EPOCHS"
-    CONFIG = "CONFIG"
-    OUTPUT = "OUTPUT"
-    REPORT = "REPORT"
     MIOU_BEFORE = "MIOU_BEFORE"
-    MIOU = "MIOU"
-    FOREST = "FOREST"
-    DETAIL = "DETAIL"
-    FOREST_OUTPUT = "FOREST_OUTPUT"
-    MIOU_FOREST = "MIOU_FOREST"
-    UNIT = "epochs"
 
     def name(self) -> str:
         """Return the name that scripts use; never changes."""
@@ -81,14 +66,12 @@ class FinetuneAlgorithm(LabelledAlgorithm):
 
     def initAlgorithm(self, configuration: Optional[dict[str, Any]] = None) -> None:
         """Declare parameters and outputs."""
-        whole = QgsProcessingParameterNumber.Type.Integer
-        epochs = tr("Epochs at most (default: 30)")
         self.add_scene()
         self.add_labels()
         for parameter in (
             self.choose(self.STRATEGY, tr("Strategy: which scenarios are trained"), STRATEGIES, "uniform"),
             self.choose(self.METHOD, tr("Method: what is trained"), METHODS, "full"),
-            QgsProcessingParameterNumber(self.EPOCHS, epochs, whole, optional=True, minValue=1),
+            self.epochs(tr("Epochs at most (default: 30)")),
         ):
             self.addParameter(parameter)
         self.add_advanced(
@@ -97,21 +80,12 @@ class FinetuneAlgorithm(LabelledAlgorithm):
                 QgsProcessingParameterString(self.DROP, tr("Drop classes (CLASS,...)"), optional=True),
                 QgsProcessingParameterString(self.WEIGHTS, tr("Weights of the scenarios (P,...)"), optional=True),
                 self.choose(self.LATENT_PRESET, tr("Preset of the strategy latent"), PRESETS, "default"),
-                self.seed(tr("Seed of all random draws")),
-                QgsProcessingParameterFile(self.CONFIG, tr("Settings (TOML)"), extension="toml", optional=True),
-                QgsProcessingParameterBoolean(self.FOREST, tr("Grow a random forest to compare with"), True),
-                QgsProcessingParameterBoolean(self.DETAIL, tr("Join a detail path that looks at single pixels"), True),
+                *self.learning(),
             )
         )
-        checkpoints = tr("Checkpoints") + " (*.safetensors)"
-        self.addParameter(QgsProcessingParameterFileDestination(self.OUTPUT, tr("New checkpoint"), checkpoints))
-        self.addParameter(
-            QgsProcessingParameterFileDestination(self.REPORT, tr("Report"), "HTML (*.html)", optional=True)
-        )
+        self.add_destinations()
         self.addOutput(QgsProcessingOutputNumber(self.MIOU_BEFORE, tr("Mean mIoU of the scenarios before")))
-        self.addOutput(QgsProcessingOutputNumber(self.MIOU, tr("Mean mIoU of the scenarios")))
-        self.addOutput(QgsProcessingOutputFile(self.FOREST_OUTPUT, tr("Random forest on the same labels")))
-        self.addOutput(QgsProcessingOutputNumber(self.MIOU_FOREST, tr("Mean mIoU of the random forest")))
+        self.add_worth()
 
     def draft(self, parameters: dict[str, Any], context: QgsProcessingContext, exports: Exports) -> FinetuneJob:
         """Return the job, without its outputs."""
@@ -125,46 +99,20 @@ class FinetuneAlgorithm(LabelledAlgorithm):
             weights=self.read(parameters, self.WEIGHTS, context, options.numbers),
             latent_preset=self.choice(parameters, self.LATENT_PRESET, context) or "default",
             method=self.choice(parameters, self.METHOD, context) or "full",
-            config=self.parameterAsFile(parameters, self.CONFIG, context) or None,
-            seed=self.number(parameters, self.SEED, context) or 0,
-            epochs=self.number(parameters, self.EPOCHS, context),
-            device=self.device(parameters, context),
-            forest=self.parameterAsBool(parameters, self.FOREST, context),
-            detail=self.parameterAsBool(parameters, self.DETAIL, context),
-            overwrite=True,
+            **self.settings(parameters, context),
             **self.data(parameters, context, exports),
         )
-
-    def outputs(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Optional[str]]:
-        """Return the paths of the checkpoint and of the report."""
-        return {
-            "output": self.destination(parameters, self.OUTPUT, context, ".safetensors"),
-            "report": self.destination(parameters, self.REPORT, context, ".html"),
-        }
 
     def results(self, job: FinetuneJob, result: Event, feedback: QgsProcessingFeedback) -> dict[str, Any]:
         """Return what was written and its worth, and say by scenario what it was before."""
         before = {tuple(item["available"]): item["miou"] for item in result["before"]}
         feedback.pushInfo(tr("mIoU by scenario, on {}:").format(result["scores_on"]))
         for item in result["after"]:
-            pair = [_score(before.get(tuple(item["available"]))), _score(item["miou"])]
+            pair = [score_words(before.get(tuple(item["available"]))), score_words(item["miou"])]
             feedback.pushInfo(tr("{}: {} before, {} now").format(" + ".join(item["available"]), *pair))
-        pair = [_score(result["miou_before"]), _score(result["miou"])]
+        pair = [score_words(result["miou_before"]), score_words(result["miou"])]
         feedback.pushInfo(tr("Mean: {} before, {} now").format(*pair))
-        forest = result["forest"] or {}
-        for item in forest.get("scores", ()):
-            feedback.pushInfo(tr("{}: random forest {}").format(" + ".join(item["available"]), _score(item["miou"])))
-        found = {
-            self.FOREST_OUTPUT: forest.get("checkpoint"),
-            self.MIOU_FOREST: forest.get("miou"),
-            self.OUTPUT: result["checkpoint"],
-            self.REPORT: result["report"],
-            self.MIOU_BEFORE: result["miou_before"],
-            self.MIOU: result["miou"],
-        }
-        return {name: value for name, value in found.items() if value is not None}
-
-
-def _score(value: Optional[float]) -> str:
-    """Return a score in words."""
-    return tr("not measured") if value is None else f"{value:.3f}"
+        for item in (result["forest"] or {}).get("scores", ()):
+            words = " + ".join(item["available"]), score_words(item["miou"])
+            feedback.pushInfo(tr("{}: random forest {}").format(*words))
+        return self.written(result, {self.MIOU_BEFORE: result["miou_before"], self.MIOU: result["miou"]})

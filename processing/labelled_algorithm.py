@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from qgis.core import (
     QgsProcessing,
@@ -11,6 +11,7 @@ from qgis.core import (
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterField,
     QgsProcessingParameterFile,
+    QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterString,
@@ -24,7 +25,7 @@ from .scene_algorithm import SceneAlgorithm
 
 
 class LabelledAlgorithm(SceneAlgorithm):
-    """Reads the labels of a scene, or a manifest in place of scene and labels."""
+    """Reads the labels of a scene, or a manifest in place of scene and labels, and writes a report."""
 
     LABELS = "LABELS"
     FIELD = "FIELD"
@@ -32,6 +33,7 @@ class LabelledAlgorithm(SceneAlgorithm):
     MANIFEST = "MANIFEST"
     CLASS_MAP = "CLASS_MAP"
     SEED = "SEED"
+    REPORT = "REPORT"
 
     def labels_help(self) -> str:
         """Return what the dialog says of the labels."""
@@ -70,6 +72,16 @@ class LabelledAlgorithm(SceneAlgorithm):
         return QgsProcessingParameterNumber(
             self.SEED, words, QgsProcessingParameterNumber.Type.Integer, 0, optional=True, minValue=0
         )
+
+    def add_report(self) -> None:
+        """Declare the report."""
+        self.addParameter(
+            QgsProcessingParameterFileDestination(self.REPORT, tr("Report"), "HTML (*.html)", optional=True)
+        )
+
+    def outputs(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Optional[str]]:
+        """Return the path of the report."""
+        return {"report": self.destination(parameters, self.REPORT, context, ".html")}
 
     def data(self, parameters: dict[str, Any], context: QgsProcessingContext, exports: Exports) -> dict[str, Any]:
         """Return the rasters and their labels, or the manifest, as fields of a job.

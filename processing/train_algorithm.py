@@ -8,11 +8,6 @@ from typing import Any, Optional
 from qgis.core import (
     QgsProcessingContext,
     QgsProcessingFeedback,
-    QgsProcessingOutputFile,
-    QgsProcessingOutputNumber,
-    QgsProcessingParameterBoolean,
-    QgsProcessingParameterFile,
-    QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterString,
@@ -42,13 +37,13 @@ from ..host.new_model import (
 )
 from ..host.raster_facts import raster_facts
 from ..host.toml_text import toml_words
-from .labelled_algorithm import LabelledAlgorithm
+from .learning_algorithm import LearningAlgorithm, score_words
 
 _SPLITS = ("block", "polygon")
 _PROPOSED = "proposed"
 
 
-class TrainAlgorithm(LabelledAlgorithm):
+class TrainAlgorithm(LearningAlgorithm):
     """What the Fine-tune page does with a new model, for the toolbox, models, batches, scripts and `qgis_process`."""
 
     NAMES = "NAMES"
@@ -59,16 +54,6 @@ class TrainAlgorithm(LabelledAlgorithm):
     PRESET = "PRESET"
     SPLIT = "SPLIT"
     VALIDATION = "VALIDATION"
-    EPOCHS = "EPOCHS"
-    CONFIG = "CONFIG"
-    FOREST = "FOREST"
-    DETAIL = "DETAIL"
-    OUTPUT = "OUTPUT"
-    REPORT = "REPORT"
-    MIOU = "MIOU"
-    FOREST_OUTPUT = "FOREST_OUTPUT"
-    MIOU_FOREST = "MIOU_FOREST"
-    UNIT = "epochs"
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +107,7 @@ class TrainAlgorithm(LabelledAlgorithm):
         for parameter in (
             self.choose(self.ARCHITECTURE, tr("Architecture"), list(MODULES), ARCHITECTURE),
             self.choose(self.ENCODER, tr("Encoder"), encoders, _PROPOSED),
-            QgsProcessingParameterNumber(self.EPOCHS, tr("Epochs (default: 60)"), whole, optional=True, minValue=1),
+            self.epochs(tr("Epochs (default: 60)")),
         ):
             self.addParameter(parameter)
         share = tr("Share of the labels for validation (per cent)")
@@ -133,40 +118,25 @@ class TrainAlgorithm(LabelledAlgorithm):
                 self.choose(self.SPLIT, tr("What stays together in the split"), _SPLITS, _SPLITS[0]),
                 QgsProcessingParameterNumber(self.VALIDATION, share, whole, 20, minValue=1, maxValue=99),
                 self.choose(self.PRESET, tr("Preset of the training"), PRESETS, PRESETS[0]),
-                self.seed(tr("Seed of all random draws")),
-                QgsProcessingParameterFile(self.CONFIG, tr("Settings (TOML)"), extension="toml", optional=True),
-                QgsProcessingParameterBoolean(self.FOREST, tr("Grow a random forest to compare with"), True),
-                QgsProcessingParameterBoolean(self.DETAIL, tr("Join a detail path that looks at single pixels"), True),
+                *self.learning(),
             )
         )
-        checkpoints = tr("Checkpoints") + " (*.safetensors)"
-        self.addParameter(QgsProcessingParameterFileDestination(self.OUTPUT, tr("New checkpoint"), checkpoints))
-        self.addParameter(
-            QgsProcessingParameterFileDestination(self.REPORT, tr("Report"), "HTML (*.html)", optional=True)
-        )
-        self.addOutput(QgsProcessingOutputNumber(self.MIOU, tr("Mean mIoU of the scenarios")))
-        self.addOutput(QgsProcessingOutputFile(self.FOREST_OUTPUT, tr("Random forest on the same labels")))
-        self.addOutput(QgsProcessingOutputNumber(self.MIOU_FOREST, tr("Mean mIoU of the random forest")))
+        self.add_destinations()
+        self.add_worth()
 
     def draft(self, parameters: dict[str, Any], context: QgsProcessingContext, exports: Exports) -> TrainJob:
         """Return the job, without its outputs."""
         data = self.data(parameters, context, exports)
         architecture = self.choice(parameters, self.ARCHITECTURE, context) or ARCHITECTURE
-        config = self.parameterAsFile(parameters, self.CONFIG, context) or None
-        encoder, config = self._encoder(parameters, context, exports, architecture, config)
+        settings = self.settings(parameters, context)
+        encoder, settings["config"] = self._encoder(parameters, context, exports, architecture, settings["config"])
         return TrainJob(
             manifest=data.get("manifest") or exports.text("toml", self._manifest(parameters, context, data)),
             architecture=architecture,
             output=self.OUTPUT,
-            config=config,
             encoder=encoder,
             preset=self.choice(parameters, self.PRESET, context) or PRESETS[0],
-            seed=self.number(parameters, self.SEED, context) or 0,
-            epochs=self.number(parameters, self.EPOCHS, context),
-            device=self.device(parameters, context),
-            forest=self.parameterAsBool(parameters, self.FOREST, context),
-            detail=self.parameterAsBool(parameters, self.DETAIL, context),
-            overwrite=True,
+            **settings,
         )
 
     def data(self, parameters: dict[str, Any], context: QgsProcessingContext, exports: Exports) -> dict[str, Any]:
@@ -301,13 +271,6 @@ class TrainAlgorithm(LabelledAlgorithm):
                 own[text] = text if isinstance(value, str) else tr("class {}").format(key)
         return {**dict(sorted(own.items())), **given}
 
-    def outputs(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Optional[str]]:
-        """Return the paths of the checkpoint and of the report."""
-        return {
-            "output": self.destination(parameters, self.OUTPUT, context, ".safetensors"),
-            "report": self.destination(parameters, self.REPORT, context, ".html"),
-        }
-
     def processAlgorithm(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
@@ -325,17 +288,9 @@ class TrainAlgorithm(LabelledAlgorithm):
         forest = result["forest"] or {}
         for called, scores in ((tr("new model"), result["scores"]), (tr("random forest"), forest.get("scores", ()))):
             for item in scores:
-                value = tr("not measured") if item["miou"] is None else f"{item['miou']:.3f}"
-                feedback.pushInfo(f"{' + '.join(item['available'])}: {called} {value}")
+                feedback.pushInfo(f"{' + '.join(item['available'])}: {called} {score_words(item['miou'])}")
         known = [item["miou"] for item in result["scores"] if item["miou"] is not None]
-        found = {
-            self.OUTPUT: result["checkpoint"],
-            self.REPORT: result["report"],
-            self.MIOU: sum(known) / len(known) if known else None,
-            self.FOREST_OUTPUT: forest.get("checkpoint"),
-            self.MIOU_FOREST: forest.get("miou"),
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        return self.written(result, {self.MIOU: sum(known) / len(known) if known else None})
 
 
 def _numbers(layer: QgsRasterLayer, text: str, parameter: str) -> list[int]:

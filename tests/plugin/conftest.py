@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import shutil
 import subprocess
@@ -138,6 +139,74 @@ def sample(qgis_new_project) -> dict:
 
 
 @pytest.fixture
+def write_layer(sample, tmp_path):
+    """Return a function that writes an array (bands, h, w) as a GeoTIFF and adds its layer to the project.
+
+    It lies where the raster `like` begins, with pixels as large; `dress` gets the dataset, to add names and tags.
+    """
+    from osgeo import gdal
+    from qgis.core import QgsProject, QgsRasterLayer
+
+    def write(name, values, like="optical", kind=gdal.GDT_Float32, dress=None):
+        path, model = str(tmp_path / f"{name}.tif"), gdal.Open(sample[like].source())
+        count, height, width = values.shape
+        dataset = gdal.GetDriverByName("GTiff").Create(path, width, height, count, kind)
+        dataset.SetProjection(model.GetProjection())
+        dataset.SetGeoTransform(model.GetGeoTransform())
+        for number, band in enumerate(values, 1):
+            dataset.GetRasterBand(number).WriteArray(band)
+        if dress is not None:
+            dress(dataset)
+        dataset = None
+        layer = QgsRasterLayer(path, name)
+        assert layer.isValid()
+        QgsProject.instance().addMapLayer(layer)
+        return layer
+
+    return write
+
+
+@pytest.fixture
+def open_page(qgis_canvas, qtbot):
+    """Return a function that shows a page of the dock, in `size` and with a checkpoint if one is given."""
+    pages = []
+
+    def show(kind, checkpoint=None, size=(460, 1600)):
+        pages.append(kind(qgis_canvas))
+        qtbot.addWidget(pages[-1])
+        pages[-1].resize(*size)
+        pages[-1].show()
+        if checkpoint is not None:
+            pages[-1].set_checkpoint(checkpoint)
+            pages[-1].refresh()
+        return pages[-1]
+
+    yield show
+    for page in pages:
+        page.shut()
+
+
+@pytest.fixture(params=["segment", "finetune", "evaluate"])
+def every_page(request, open_page, sample, engine_python, checkpoint):
+    """Return one page after another, with the bundled checkpoint and the sample scene."""
+    module = importlib.import_module(f"lacuna.ui.{request.param}_page")
+    return open_page(getattr(module, f"{request.param.title()}Page"), checkpoint)
+
+
+@pytest.fixture
+def canvas(qgis_canvas, sample):
+    """Return the map, seen by the analyst, with the sample scene in it."""
+    window = qgis_canvas.window()
+    window.show()
+    qgis_canvas.show()
+    qgis_canvas.resize(900, 900)
+    qgis_canvas.setDestinationCrs(sample["optical"].crs())
+    qgis_canvas.setExtent(sample["optical"].extent())
+    yield qgis_canvas
+    window.hide()
+
+
+@pytest.fixture
 def processing(qgis_processing, engine_python, sample):
     """Return the module `processing` with Lacuna's provider."""
     import lacuna
@@ -147,6 +216,22 @@ def processing(qgis_processing, engine_python, sample):
     plugin.initProcessing()
     yield processing
     plugin.unload()
+
+
+@pytest.fixture
+def refusal(processing):
+    """Return a function that says why an algorithm refuses a request before it starts, and fails if it does not."""
+    from qgis.core import QgsApplication, QgsProcessingContext, QgsProject
+
+    def ask(algorithm, request):
+        context = QgsProcessingContext()
+        context.setProject(QgsProject.instance())
+        made = QgsApplication.processingRegistry().createAlgorithmById(algorithm)
+        passed, why = made.checkParameterValues(request, context)
+        assert not passed
+        return why
+
+    return ask
 
 
 @pytest.fixture

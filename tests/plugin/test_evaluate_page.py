@@ -39,15 +39,8 @@ class Browser(QObject):
 
 
 @pytest.fixture
-def page(qgis_canvas, sample, engine_python, checkpoint, qtbot):
-    page = EvaluatePage(qgis_canvas)
-    qtbot.addWidget(page)
-    page.resize(440, 1600)
-    page.show()
-    page.set_checkpoint(checkpoint)
-    page.refresh()
-    yield page
-    page.shut()
+def page(open_page, sample, engine_python, checkpoint):
+    return open_page(EvaluatePage, checkpoint, (440, 1600))
 
 
 @pytest.fixture

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 from qgis.core import (
     QgsApplication,
-    QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingModelAlgorithm,
     QgsProcessingModelChildAlgorithm,
     QgsProcessingModelChildParameterSource,
     QgsProcessingModelOutput,
     QgsProcessingParameterDefinition,
-    QgsProject,
     QgsRasterLayer,
 )
 
@@ -149,15 +147,10 @@ def test_polygons_with_a_text_field_add_merge_and_drop_classes(processing, reque
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_what_is_wrong_is_said_before_anything_starts(processing, request_, sample, polygons, change, words):
+def test_what_is_wrong_is_said_before_anything_starts(refusal, request_, sample, polygons, change, words):
     layers = {"polygons": polygons("fields", {"wheat": (0, 0, 9, 9)}), "raster": sample["radar"]}
     request_.update({key: layers.get(value, value) for key, value in change.items()})
-    algorithm = QgsApplication.processingRegistry().createAlgorithmById("lacuna:finetune")
-    context = QgsProcessingContext()
-    context.setProject(QgsProject.instance())
-    passed, why = algorithm.checkParameterValues(request_, context)
-    assert not passed
-    assert words in why
+    assert words in refusal("lacuna:finetune", request_)
 
 
 def test_what_the_engine_finds_wrong_is_an_error_with_a_hint(processing, request_, tmp_path, polygons):

@@ -61,19 +61,6 @@ def fields(sample):
 
 
 @pytest.fixture
-def canvas(qgis_canvas, sample):
-    """Return the map, seen by the analyst, with the sample scene in it."""
-    window = qgis_canvas.window()
-    window.show()
-    qgis_canvas.show()
-    qgis_canvas.resize(900, 900)
-    qgis_canvas.setDestinationCrs(sample["optical"].crs())
-    qgis_canvas.setExtent(sample["optical"].extent())
-    yield qgis_canvas
-    window.hide()
-
-
-@pytest.fixture
 def prepare(checkpoint, tmp_path):
     """Return a function that chooses checkpoint, output and settings that train in seconds."""
 
@@ -90,14 +77,10 @@ def prepare(checkpoint, tmp_path):
 
 
 @pytest.fixture
-def page(canvas, engine_python, prepare, qtbot):
-    page = FinetunePage(canvas)
-    qtbot.addWidget(page)
-    page.resize(460, 1600)
-    page.show()
+def page(canvas, open_page, engine_python, prepare):
+    page = open_page(FinetunePage)
     prepare(page)
-    yield page
-    page.shut()
+    return page
 
 
 def click(qtbot, button):

@@ -24,24 +24,8 @@ BOXES = {"trees": (0, 0, 70, 70), "crops": (80, 0, 70, 70), "built": (0, 80, 70,
 
 
 @pytest.fixture
-def canvas(qgis_canvas, sample):
-    window = qgis_canvas.window()
-    window.show()
-    qgis_canvas.show()
-    qgis_canvas.setDestinationCrs(sample["optical"].crs())
-    qgis_canvas.setExtent(sample["optical"].extent())
-    yield qgis_canvas
-    window.hide()
-
-
-@pytest.fixture
-def page(canvas, engine_python, qtbot):
-    page = FinetunePage(canvas)
-    qtbot.addWidget(page)
-    page.resize(440, 1600)
-    page.show()
-    yield page
-    page.shut()
+def page(canvas, open_page, engine_python):
+    return open_page(FinetunePage, size=(440, 1600))
 
 
 def click(qtbot, button):

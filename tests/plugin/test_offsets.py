@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from osgeo import gdal
 from qgis.core import QgsProject, QgsRasterLayer
@@ -12,7 +13,6 @@ from lacuna.engine.checkpoint.card import Modality
 from lacuna.engine.offset_tags import OffsetTag
 from lacuna.host.exports import Exports
 from lacuna.host.layer_tags import layer_offset, layer_tags
-from lacuna.ui.evaluate_page import EvaluatePage
 from lacuna.ui.finetune_page import FinetunePage
 from lacuna.ui.modality_row import ModalityRow
 from lacuna.ui.segment_page import SegmentPage
@@ -24,28 +24,21 @@ LOW, HIGH = ({"p01": [low] * 4, "p99": [6000.0] * 4} for low in (100.0, 1100.0))
 
 
 @pytest.fixture
-def raster(tmp_path, qgis_new_project, sample):
+def raster(write_layer):
     """Return a function that makes a layer of the project, of four bands with tags, where the sample scene is."""
 
     def make(name="tagged", of_file=None, of_bands=None, kind=gdal.GDT_UInt16, linear=None):
-        path = str(tmp_path / f"{name}.tif")
-        dataset = gdal.GetDriverByName("GTiff").Create(path, 9, 9, 4, kind)
-        dataset.SetProjection(sample["optical"].crs().toWkt())
-        extent = sample["optical"].extent()
-        dataset.SetGeoTransform([extent.xMinimum(), 10, 0, extent.yMaximum(), 0, -10])
-        dataset.SetMetadata(of_file or {})
-        for number in range(1, 5):
-            band = dataset.GetRasterBand(number)
-            band.Fill(1500 + number)
-            band.SetMetadata((of_bands or {}).get(number, {}))
-            if linear:
-                band.SetScale(linear[0])
-                band.SetOffset(linear[1])
-        dataset = None
-        layer = QgsRasterLayer(path, name)
-        assert layer.isValid()
-        QgsProject.instance().addMapLayer(layer)
-        return layer
+        def dress(dataset):
+            dataset.SetMetadata(of_file or {})
+            for number in range(1, 5):
+                band = dataset.GetRasterBand(number)
+                band.SetMetadata((of_bands or {}).get(number, {}))
+                if linear:
+                    band.SetScale(linear[0])
+                    band.SetOffset(linear[1])
+
+        values = np.arange(1501, 1505)[:, None, None] * np.ones((1, 9, 9))
+        return write_layer(name, values, kind=kind, dress=dress)
 
     return make
 
@@ -60,18 +53,6 @@ def row(qtbot, raster):
     return row
 
 
-@pytest.fixture(params=[SegmentPage, FinetunePage, EvaluatePage], ids=lambda kind: kind.__name__)
-def page(request, qgis_canvas, sample, engine_python, checkpoint, qtbot, tmp_path):
-    page = request.param(qgis_canvas)
-    qtbot.addWidget(page)
-    page.resize(460, 1600)
-    page.show()
-    page.set_checkpoint(checkpoint)
-    page.refresh()
-    yield page
-    page.shut()
-
-
 def optical(page):
     return next(item for item in page.rows if item.modality.name == "optical")
 
@@ -81,15 +62,16 @@ def unfold(row, qtbot):
     assert row.offsetEdit.isVisible()
 
 
-def test_scale_and_offset_go_into_the_job_of_every_page(page, qtbot):
-    row = optical(page)
+def test_scale_and_offset_go_into_the_job_of_every_page(every_page, qtbot):
+    row = optical(every_page)
     assert not row.offsetEdit.isVisible()
     unfold(row, qtbot)
     qtbot.keyClicks(row.scaleEdit, "0.5")
     qtbot.keyClicks(row.offsetEdit, "-1000")
-    spec = page.inputs.specs(Exports())["optical"]
+    spec = every_page.inputs.specs(Exports())["optical"]
     assert (spec.scale, spec.offset) == (0.5, -1000.0)
-    assert (page.inputs.specs(Exports())["radar"].scale, page.inputs.specs(Exports())["radar"].offset) == (None, None)
+    other = every_page.inputs.specs(Exports())["radar"]
+    assert (other.scale, other.offset) == (None, None)
     qtbot.mouseClick(row.detailsButton, LEFT)
     assert row.offsetLabel.isVisible() and row.offsetLabel.text() == "values times 0.5, then -1000 added"
     row.set_layer(None)
@@ -168,14 +150,9 @@ def test_the_longest_proposal_fits_into_the_dock(row, raster):
 
 
 def test_what_the_engine_finds_in_the_values_is_proposed_after_the_run(
-    qgis_canvas, sample, engine_python, checkpoint, qtbot
+    open_page, sample, engine_python, checkpoint, qtbot
 ):
-    page = SegmentPage(qgis_canvas)
-    qtbot.addWidget(page)
-    page.resize(460, 1600)
-    page.show()
-    page.set_checkpoint(checkpoint)
-    page.refresh()
+    page = open_page(SegmentPage, checkpoint)
     row = optical(page)
     assert not row.offsetButton.isVisible()
     with qtbot.waitSignal(page.finished):
@@ -185,19 +162,15 @@ def test_what_the_engine_finds_in_the_values_is_proposed_after_the_run(
     qtbot.mouseClick(row.offsetButton, LEFT)
     assert page.inputs.specs(Exports())["optical"].offset == -1000.0
     assert [item.offsetEdit.text() for item in page.rows if item is not row] == ["", ""]
-    page.shut()
 
 
-def test_a_plan_is_out_of_date_when_the_offset_changes(qgis_canvas, sample, checkpoint, qtbot):
-    page = FinetunePage(qgis_canvas)
-    qtbot.addWidget(page)
-    page.set_checkpoint(checkpoint)
+def test_a_plan_is_out_of_date_when_the_offset_changes(open_page, sample, checkpoint):
+    page = open_page(FinetunePage, checkpoint)
     before = page._key()
     optical(page).offsetEdit.setText("-1000")
     moved = page._key()
     optical(page).scaleEdit.setText("2")
     assert len({before, moved, page._key()}) == 3
-    page.shut()
 
 
 def test_the_tags_of_a_layer_are_read_as_they_stand_in_the_file(raster):

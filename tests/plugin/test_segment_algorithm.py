@@ -12,7 +12,6 @@ from qgis.core import (
     QgsApplication,
     QgsFeature,
     QgsGeometry,
-    QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingModelAlgorithm,
     QgsProcessingModelChildAlgorithm,
@@ -155,14 +154,9 @@ def test_an_area_of_memory_polygons(processing, request_, sample):
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_what_is_wrong_is_said_before_anything_starts(processing, request_, sample, change, words):
+def test_what_is_wrong_is_said_before_anything_starts(refusal, request_, sample, change, words):
     request_.update({key: sample["radar"] if value == "sample" else value for key, value in change.items()})
-    algorithm = QgsApplication.processingRegistry().createAlgorithmById("lacuna:segment")
-    context = QgsProcessingContext()
-    context.setProject(QgsProject.instance())
-    passed, why = algorithm.checkParameterValues(request_, context)
-    assert not passed
-    assert words in why
+    assert words in refusal("lacuna:segment", request_)
 
 
 def test_an_output_that_is_no_geotiff_is_refused(processing, request_, tmp_path):

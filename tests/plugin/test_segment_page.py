@@ -19,16 +19,11 @@ LONG = 120_000
 
 
 @pytest.fixture
-def page(qgis_canvas, sample, engine_python, checkpoint, tmp_path, qtbot):
-    page = SegmentPage(qgis_canvas)
-    qtbot.addWidget(page)
-    page.resize(460, 1400)
-    page.show()
-    page.set_checkpoint(checkpoint)
+def page(open_page, sample, engine_python, checkpoint, tmp_path):
+    page = open_page(SegmentPage, checkpoint, (460, 1400))
     page.outputWidget.setFilePath(str(tmp_path / "classes.tif"))
     page.refresh()
-    yield page
-    page.shut()
+    return page
 
 
 def row(page, name):
@@ -82,14 +77,11 @@ def test_how_the_bands_are_found_is_said(page, sample, tmp_path, names, words):
     assert row(page, "radar").detailsButton.text() == words
 
 
-def test_layers_that_come_later_are_bound_too(qgis_canvas, qgis_new_project, checkpoint, qtbot, request):
-    page = SegmentPage(qgis_canvas)
-    qtbot.addWidget(page)
-    page.set_checkpoint(checkpoint)
+def test_layers_that_come_later_are_bound_too(open_page, qgis_new_project, checkpoint, qtbot, request):
+    page = open_page(SegmentPage, checkpoint)
     assert [item.layerCombo.currentText() for item in page.rows] == ["not available"] * 3
     layers = request.getfixturevalue("sample")
     qtbot.waitUntil(lambda: {item.modality.name: item.layer() for item in page.rows} == layers)
-    page.shut()
 
 
 def test_a_layer_that_leaves_the_project_leaves_no_other_in_its_place(page, sample):

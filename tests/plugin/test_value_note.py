@@ -8,15 +8,13 @@ import json
 import numpy as np
 import pytest
 from osgeo import gdal
-from qgis.core import QgsCoordinateReferenceSystem, QgsProject, QgsRasterLayer, QgsRectangle
+from qgis.core import QgsCoordinateReferenceSystem, QgsRasterLayer, QgsRectangle
 from qgis.PyQt.QtCore import QPoint, Qt
 
 from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.value_check import PERCENTS
 from lacuna.host import layer_values
 from lacuna.host.layer_values import ValueReader, can_sample, sample_key
-from lacuna.ui.evaluate_page import EvaluatePage
-from lacuna.ui.finetune_page import FinetunePage
 from lacuna.ui.modality_row import ModalityRow
 from lacuna.ui.segment_page import SegmentPage
 
@@ -32,51 +30,27 @@ def nothing_known(monkeypatch):
 
 
 @pytest.fixture
-def altered(tmp_path, sample):
+def altered(sample, write_layer):
     """Return a function that adds a copy of a raster of the sample scene, its values changed, to the project."""
 
-    def make(modality, change, name="altered", **profile):
+    def make(modality, change, name="altered", nodata=None, kind=gdal.GDT_Float32):
         source = gdal.Open(sample[modality].source())
         values = change(source.ReadAsArray().astype(np.float32))
-        values = values if values.ndim == 3 else values[None]
-        path = str(tmp_path / f"{name}.tif")
-        count, height, width = values.shape
-        copy = gdal.GetDriverByName("GTiff").Create(path, width, height, count, profile.get("kind", gdal.GDT_Float32))
-        copy.SetProjection(source.GetProjection())
-        copy.SetGeoTransform(source.GetGeoTransform())
-        for number, band in enumerate(values, 1):
-            copy.GetRasterBand(number).WriteArray(band)
-            copy.GetRasterBand(number).SetDescription(source.GetRasterBand(number).GetDescription())
-            if "nodata" in profile:
-                copy.GetRasterBand(number).SetNoDataValue(profile["nodata"])
-        copy = None
-        layer = QgsRasterLayer(path, name)
-        assert layer.isValid()
-        QgsProject.instance().addMapLayer(layer)
-        return layer
+
+        def dress(dataset):
+            for number in range(1, dataset.RasterCount + 1):
+                dataset.GetRasterBand(number).SetDescription(source.GetRasterBand(number).GetDescription())
+                if nodata is not None:
+                    dataset.GetRasterBand(number).SetNoDataValue(nodata)
+
+        return write_layer(name, values if values.ndim == 3 else values[None], modality, kind, dress)
 
     return make
 
 
-@pytest.fixture(params=[SegmentPage, FinetunePage, EvaluatePage], ids=lambda kind: kind.__name__)
-def page(request, qgis_canvas, sample, engine_python, checkpoint, qtbot):
-    yield from opened(request.param, qgis_canvas, checkpoint, qtbot)
-
-
 @pytest.fixture
-def segment_page(qgis_canvas, sample, engine_python, checkpoint, qtbot):
-    yield from opened(SegmentPage, qgis_canvas, checkpoint, qtbot)
-
-
-def opened(kind, canvas, checkpoint, qtbot):
-    page = kind(canvas)
-    qtbot.addWidget(page)
-    page.resize(460, 1600)
-    page.show()
-    page.set_checkpoint(checkpoint)
-    page.refresh()
-    yield page
-    page.shut()
+def segment_page(open_page, sample, engine_python, checkpoint):
+    return open_page(SegmentPage, checkpoint)
 
 
 def row_of(page, name):
@@ -93,9 +67,9 @@ def read(*arguments):
     return ValueReader(*arguments).read(lambda: False)
 
 
-def test_of_the_sample_scene_nothing_is_said_on_any_page(page, qtbot):
-    assert [told(row, qtbot) for row in page.rows] == ["", "", ""]
-    assert not any(row.offsetButton.isVisible() for row in page.rows)
+def test_of_the_sample_scene_nothing_is_said_on_any_page(every_page, qtbot):
+    assert [told(row, qtbot) for row in every_page.rows] == ["", "", ""]
+    assert not any(row.offsetButton.isVisible() for row in every_page.rows)
 
 
 @pytest.mark.parametrize(
