@@ -16,17 +16,15 @@ from ..imports.encoder_file import load_encoder
 from ..imports.encoder_weights import CREDITS, bundled_path
 from ..models.encoders.inputs import BANDS, known_bands
 from ..models.joined import Joined
-from ..models.world_prior import KEYS, WorldPrior, WorldPriorConfig
+from ..models.world_prior import AIR_GAIN, AIR_OFFSET, KEYS, WorldPrior, WorldPriorConfig
 from .encoder_inputs import to_physical
 from .session import Session
 
 _NAME = "dynamic_world"
 _Z_SCORE = ("mean", "std")
+_TELLING = ("minimum", "p01", "p99")
 # Sentinel-2's finest pixels have 10 m, its coarsest 60 m; on others what it says would be wrong, or cost too much.
 _PIXELS = (8.0, 62.0)
-# L1C = offset + gain * L2A, the mean of straight lines through three scenes at both levels (tools/checkpoints).
-_AIR_OFFSET = (860.2, 542.0, 343.2, 320.4, 335.7, 311.4, 256.8, 48.1, 26.5)
-_AIR_GAIN = (0.6283, 0.6744, 0.7814, 0.7608, 0.8023, 0.8512, 0.8087, 0.902, 0.8346)
 _SURFACE = re.compile(r"surface|\bl2a\b|level.?2a|\bboa\b", re.I)
 _ABOVE = re.compile(r"\btoa\b|\bl1c\b|level.?1c|top of", re.I)
 # The darkest hundredth of blue seen through the air is brighter than this; of the ground alone it is darker.
@@ -86,8 +84,11 @@ def _config(session: Session, modality: Modality, places: Sequence[int]) -> Worl
         _refuse(session, modality, "its scaling is no straight line")
         return None
     gain, offset = (np.array(table[key])[list(places)] for key in ("gain", "offset"))
-    measured = gather(session.scenes, modality)[0].result()
-    values = {key: np.array(measured[key])[list(places)] * gain + offset for key in ("minimum", "p01", "p99")}
+    if session.measured:
+        values = {key: np.array(modality.statistics[key])[list(places)] for key in _TELLING}
+    else:
+        scaled = gather(session.scenes, modality)[0].result()
+        values = {key: np.array(scaled[key])[list(places)] * gain + offset for key in _TELLING}
     reflectance = _told(modality, values)
     if isinstance(reflectance, str):
         _refuse(session, modality, reflectance)
@@ -101,7 +102,7 @@ def _config(session: Session, modality: Modality, places: Sequence[int]) -> Worl
             f"Modality {modality.name}: even the darkest pixels are bright in all bands, as if 1,000 had been added to "
             "all. It is taken off for Dynamic World alone. If it is an offset, give it to the scenes."
         )
-    air_gain, air_offset = (1.0, 0.0) if air else (np.array(_AIR_GAIN), np.array(_AIR_OFFSET))
+    air_gain, air_offset = (1.0, 0.0) if air else (np.array(AIR_GAIN), np.array(AIR_OFFSET))
     whole_gain, whole_offset = gain * factor * air_gain, (offset * factor - excess) * air_gain + air_offset
     wanted, start = ([float(f"{value:.9g}") for value in item] for item in (whole_gain, whole_offset))
     return WorldPriorConfig(list(places), wanted, start)

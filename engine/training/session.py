@@ -44,6 +44,8 @@ class Session:
         device: where to compute.
         seed: of all draws.
         reporter: told what happens.
+        measured: whether the statistics of `modalities` are those of these scenes, as they lie in the files
+            (`measure_modalities`); else they may be a checkpoint's.
         priors: what Dynamic World says of modalities, for the detail path, by name (`priors`).
         counts: labelled pixels by class (K) in each region.
     """
@@ -55,6 +57,7 @@ class Session:
     device: torch.device
     seed: int
     reporter: Reporter
+    measured: bool = False
     priors: Mapping[str, WorldPrior] = field(default_factory=dict)
     counts: dict[int, np.ndarray] = field(init=False)
 

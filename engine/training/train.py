@@ -140,7 +140,7 @@ def _prepare(
     recipe, modalities = fit_encoder(recipe, manifest, modalities, reporter)
     for scene in opened:
         scene.prepare(modalities)
-    return Session(opened, modalities, manifest.classes, recipe, device, job.seed, reporter)
+    return Session(opened, modalities, manifest.classes, recipe, device, job.seed, reporter, measured=True)
 
 
 class _Training:

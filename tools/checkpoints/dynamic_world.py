@@ -20,6 +20,7 @@ from lacuna.engine.checkpoint.card import Card, ClassInfo, Modality
 from lacuna.engine.checkpoint.store import save, sha256
 from lacuna.engine.data.statistics import BandStatistics
 from lacuna.engine.models.registry import build
+from lacuna.engine.models.world_prior import AIR_GAIN, AIR_OFFSET
 from lacuna.engine.raster.scaling import scale
 from lacuna.tools.checkpoints.atmosphere import BANDS, ROOT, SNOW, Pair, read_pairs, typical_line
 
@@ -91,6 +92,18 @@ def typical_pixel(pairs: dict[str, Pair]) -> tuple[list[float], list[float]]:
     return rounded(pixels.mean(1), 4), rounded(pixels.std(1), 4)
 
 
+def atmosphere(pairs: dict[str, Pair]) -> dict[str, Any]:
+    """Return the step of the scaling that adds the engine's typical atmosphere; SystemExit if `pairs` say another."""
+    offset, factor = typical_line(pairs).T
+    found = rounded(offset, 1), rounded(factor, 4)
+    if found != (list(AIR_OFFSET), list(AIR_GAIN)):
+        raise SystemExit(
+            f"The scenes say {found} of the atmosphere, engine/models/world_prior.py {(AIR_OFFSET, AIR_GAIN)}. Check "
+            "the scenes, or write what they say there."
+        )
+    return {"type": "offset_scale", "offset": found[0], "scale": found[1]}
+
+
 def make_card(level: str, pairs: dict[str, Pair], weights: Path) -> Card:
     """Return the card of the checkpoint for `level`."""
     mean, std = typical_pixel(pairs)
@@ -101,8 +114,7 @@ def make_card(level: str, pairs: dict[str, Pair], weights: Path) -> Card:
         "statistics": "four scenes of TerraMesh, without offset; not those of the training",
     }
     if level == "L2A":
-        offset, factor = typical_line(pairs).T
-        line = {"type": "offset_scale", "offset": rounded(offset, 1), "scale": rounded(factor, 4)}
+        line = atmosphere(pairs)
         chain.insert(0, line)
         training["atmosphere"] = {"scenes": [name for name in pairs if name != SNOW], "line": line}
     optical = Modality(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from lacuna.engine.checkpoint.card import Modality
 from lacuna.engine.checkpoint.store import load
 from lacuna.engine.data.splits import TRAIN
+from lacuna.engine.data.statistics import BandStatistics
 from lacuna.engine.models.world_prior import KEYS
 from lacuna.engine.raster.scaling import scale
 from lacuna.engine.training.priors import with_credits, world_priors
@@ -48,6 +50,7 @@ def session(heard, values, units="", bands=NAMES, size=10.0, chain=None, prior="
         recipe=SimpleNamespace(config=SimpleNamespace(prior=prior)),
         device="cpu",
         reporter=heard[0],
+        measured=False,
         resolution=lambda: [size, size],
     )
 
@@ -138,6 +141,19 @@ def test_scalings_made_for_dynamic_world_give_what_a_straight_line_gives(heard):
 def test_what_is_no_sentinel_2_or_not_wanted_has_none_and_no_warning(heard, change):
     assert world_priors(session(heard, read(), **change)) == {}
     assert said(heard, "warning") == []
+
+
+def test_measured_statistics_say_what_the_pixels_say_and_save_reading_them(heard):
+    values = read()
+    for changed in (values, values + 1000, values / 1e4):
+        made = session(heard, changed)
+        by_pixels = world_priors(made)["optical"].config
+        statistics = BandStatistics(len(NAMES), changed[0].size)
+        statistics.update(changed.reshape(len(NAMES), -1))
+        (modality,) = made.modalities
+        made.modalities, made.measured = [replace(modality, statistics=statistics.result())], True
+        made.scenes = []
+        assert world_priors(made)["optical"].config == by_pixels
 
 
 def test_credits_stay_without_a_prior():
