@@ -17,7 +17,7 @@ from ..engine import options
 from ..engine.jobs import METHODS, PRESETS, STRATEGIES, FinetuneJob
 from ..host.client import Event
 from ..host.exports import Exports
-from .learning_algorithm import LearningAlgorithm, score_words
+from .learning_algorithm import LearningAlgorithm, miou_words
 
 
 class FinetuneAlgorithm(LearningAlgorithm):
@@ -108,11 +108,11 @@ class FinetuneAlgorithm(LearningAlgorithm):
         before = {tuple(item["available"]): item["miou"] for item in result["before"]}
         feedback.pushInfo(tr("mIoU by scenario, on {}:").format(result["scores_on"]))
         for item in result["after"]:
-            pair = [score_words(before.get(tuple(item["available"]))), score_words(item["miou"])]
+            pair = [miou_words(before.get(tuple(item["available"]))), miou_words(item["miou"])]
             feedback.pushInfo(tr("{}: {} before, {} now").format(" + ".join(item["available"]), *pair))
-        pair = [score_words(result["miou_before"]), score_words(result["miou"])]
+        pair = [miou_words(result["miou_before"]), miou_words(result["miou"])]
         feedback.pushInfo(tr("Mean: {} before, {} now").format(*pair))
         for item in (result["forest"] or {}).get("scores", ()):
-            words = " + ".join(item["available"]), score_words(item["miou"])
+            words = " + ".join(item["available"]), miou_words(item["miou"])
             feedback.pushInfo(tr("{}: random forest {}").format(*words))
         return self.written(result, {self.MIOU_BEFORE: result["miou_before"], self.MIOU: result["miou"]})

@@ -92,6 +92,6 @@ class LearningAlgorithm(LabelledAlgorithm):
         return {name: value for name, value in found.items() if value is not None}
 
 
-def score_words(value: Optional[float]) -> str:
+def miou_words(value: Optional[float]) -> str:
     """Return a score in words."""
     return tr("not measured") if value is None else f"{value:.3f}"

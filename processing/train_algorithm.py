@@ -37,7 +37,7 @@ from ..host.new_model import (
 )
 from ..host.raster_facts import raster_facts
 from ..host.toml_text import toml_words
-from .learning_algorithm import LearningAlgorithm, score_words
+from .learning_algorithm import LearningAlgorithm, miou_words
 
 _SPLITS = ("block", "polygon")
 _PROPOSED = "proposed"
@@ -288,7 +288,7 @@ class TrainAlgorithm(LearningAlgorithm):
         forest = result["forest"] or {}
         for called, scores in ((tr("new model"), result["scores"]), (tr("random forest"), forest.get("scores", ()))):
             for item in scores:
-                feedback.pushInfo(f"{' + '.join(item['available'])}: {called} {score_words(item['miou'])}")
+                feedback.pushInfo(f"{' + '.join(item['available'])}: {called} {miou_words(item['miou'])}")
         known = [item["miou"] for item in result["scores"] if item["miou"] is not None]
         return self.written(result, {self.MIOU: sum(known) / len(known) if known else None})
 

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Optional, Union
 
 from qgis.core import QgsMapLayerProxyModel, QgsRasterLayer, QgsRectangle
 from qgis.PyQt.QtCore import Qt, pyqtSignal
-from qgis.PyQt.QtWidgets import QComboBox, QFileDialog, QLabel, QLineEdit, QWidget
+from qgis.PyQt.QtWidgets import QComboBox, QFileDialog, QLabel, QWidget
 
 from ..compat import tr
-from ..engine import options
 from ..engine.checkpoint.card import Modality
 from ..engine.errors import LacunaError
 from ..engine.offset_tags import ADDED, learned_with_offset
@@ -22,6 +20,7 @@ from .forms import MUTED_COLOR, WARNING_COLOR, load_form, say
 from .layer_choice import LayerChoice
 from .outline import OutlineGrid, transformed
 from .results import percent
+from .value_change import ValueChange, number_in, number_words
 from .value_note import ValueNote
 
 
@@ -43,10 +42,9 @@ class ModalityRow(QWidget):
         self.modality = modality
         self._choice = LayerChoice(self.layerCombo)
         self._shown: Optional[QgsRasterLayer] = None
-        self._proposed: Optional[float] = None
-        self._proposal = ""
         self._area: Optional[OutlineGrid] = None
         self._note = ValueNote(self.valueLabel, modality)
+        self._change = ValueChange(self.scaleEdit, self.offsetEdit, self.offsetButton, self.offsetLabel)
         self.touched = False
         self.setObjectName(f"modality_{modality.name}")
         self.nameLabel.setText(modality.name + (" *" if modality.required else ""))
@@ -65,10 +63,7 @@ class ModalityRow(QWidget):
         self.layerCombo.currentIndexChanged.connect(self._choose)
         self.maskCombo.currentIndexChanged.connect(self.changed)
         self.nodataEdit.textChanged.connect(self.changed)
-        for edit in (self.scaleEdit, self.offsetEdit):
-            edit.textChanged.connect(self._show_offset)
-            edit.textChanged.connect(self.changed)
-        self.offsetButton.clicked.connect(self._take_offset)
+        self._change.changed.connect(self.changed)
         self.changed.connect(self._follow_values)
         self._note.read.connect(self._show_values)
         self._choose()
@@ -98,12 +93,12 @@ class ModalityRow(QWidget):
         layer = self.layer()
         if layer is None:
             return None
-        nodata, scale, offset = (_number(edit) for edit in (self.nodataEdit, self.scaleEdit, self.offsetEdit))
-        return Binding(layer, self._bands(), nodata, self.maskCombo.currentLayer(), offset, scale)
+        nodata, change = number_in(self.nodataEdit), self._change
+        return Binding(layer, self._bands(), nodata, self.maskCombo.currentLayer(), change.offset(), change.scale())
 
     def propose_offset(self, value: float, why: str) -> None:
         """Offer to add `value` to the values of the present layer, with the engine's reason; a click takes it."""
-        self._propose(value, tr("The last run found an offset of {}.").format(_words(-value)), why)
+        self._change.propose(value, tr("The last run found an offset of {}.").format(number_words(-value)), why)
 
     def problem(self) -> str:
         """Return why the row cannot be used, or an empty string."""
@@ -157,7 +152,7 @@ class ModalityRow(QWidget):
             area: Optional[QgsRectangle] = None
             if self._area is not None:
                 area = transformed(self._area.extent, self._area.crs, layer.crs())
-            nodata, mask = _number(self.nodataEdit), self.maskCombo.currentLayer()
+            nodata, mask = number_in(self.nodataEdit), self.maskCombo.currentLayer()
             self._note.follow(layer, self._used_bands(), nodata, mask, area)
         self._show_values()
 
@@ -165,9 +160,11 @@ class ModalityRow(QWidget):
         """Say what speaks against the values, and offer the offset that they tell of."""
         if self._wrong_number():
             return
-        offset = self._note.show(_number(self.scaleEdit), _number(self.offsetEdit), self._proposed)
-        if offset != self._proposed and offset is not None:
-            self._propose(offset, tr("Its values look as if {} had been added to them.").format(_words(-offset)))
+        change = self._change
+        offset = self._note.show(change.scale(), change.offset(), change.proposed)
+        if offset != change.proposed and offset is not None:
+            words = tr("Its values look as if {} had been added to them.").format(number_words(-offset))
+            change.propose(offset, words)
 
     def _touch(self) -> None:
         self.touched = True
@@ -204,8 +201,7 @@ class ModalityRow(QWidget):
         if layer is None:
             self.detailsButton.setChecked(False)
         self.nodataEdit.setText(_user_nodata(layer))
-        self.scaleEdit.clear()
-        self.offsetEdit.clear()
+        self._change.clear()
         self._bands_changed()
 
     def _bands(self) -> Optional[list[Union[int, str]]]:
@@ -235,20 +231,11 @@ class ModalityRow(QWidget):
 
     def _wrong_number(self) -> str:
         """Return which of the numbers cannot be used, or an empty string."""
-        for edit, words in (
-            (self.nodataEdit, tr("The nodata value “{}” is no number.")),
-            (self.scaleEdit, tr("The scale “{}” is no finite number other than 0.")),
-            (self.offsetEdit, tr("The offset “{}” is no finite number.")),
-        ):
-            try:
-                number = _number(edit)
-            except ValueError:
-                return words.format(edit.text())
-            if number is None or edit is self.nodataEdit:
-                continue
-            if not math.isfinite(number) or (number == 0 and edit is self.scaleEdit):
-                return words.format(edit.text())
-        return ""
+        try:
+            number_in(self.nodataEdit)
+        except ValueError:
+            return tr("The nodata value “{}” is no number.").format(self.nodataEdit.text())
+        return self._change.problem()
 
     def _propose_stated(self) -> None:
         """Propose what the file's metadata say is to be added, unless the checkpoint learned values with it."""
@@ -257,42 +244,10 @@ class ModalityRow(QWidget):
             stated = layer_offset(layer, self._used_bands())
         value = None if stated is None else stated.value
         if stated is None or value is None or (value == -ADDED and learned_with_offset(self.modality.statistics)):
-            self._propose(None)
+            self._change.propose(None)
             return
-        self._propose(value, tr("Its metadata tell of an offset of {} ({}).").format(_words(-value), stated.name))
-
-    def _propose(self, value: Optional[float], words: str = "", why: str = "") -> None:
-        """Keep in mind what is proposed to be added, None for nothing, and what is said of it."""
-        self._proposed, self._proposal = value, words
-        hint = tr("Add it if the checkpoint learned values without it; an offset of 0 leaves the values as they are.")
-        self.offsetLabel.setToolTip(f"{why} {hint}".strip())
-        self._show_offset()
-
-    def _show_offset(self) -> None:
-        """Say what the values are changed by; where nothing was asked for, what is proposed."""
-        asked = self.scaleEdit.text().strip() or self.offsetEdit.text().strip()
-        proposed = None if asked else self._proposed
-        self.offsetButton.setVisible(proposed is not None)
-        if proposed is not None:
-            self.offsetButton.setText(tr("Add {}").format(_words(proposed)))
-            say(self.offsetLabel, self._proposal, WARNING_COLOR)
-        elif self._wrong_number():
-            say(self.offsetLabel, "")
-        else:
-            say(self.offsetLabel, self._change_words(), MUTED_COLOR)
-
-    def _change_words(self) -> str:
-        """Return in words what the values are changed by, or an empty string."""
-        scale, offset = _number(self.scaleEdit) or 1.0, _number(self.offsetEdit) or 0.0
-        parts = [tr("values times {}").format(_words(scale))] if scale != 1 else []
-        if offset:
-            parts.append((tr("then {} added") if parts else tr("{} added to values")).format(_words(offset)))
-        return ", ".join(parts)
-
-    def _take_offset(self) -> None:
-        """Do what is proposed."""
-        if self._proposed is not None:
-            self.offsetEdit.setText(_words(self._proposed))
+        words = tr("Its metadata tell of an offset of {} ({}).").format(number_words(-value), stated.name)
+        self._change.propose(value, words)
 
     def _fold(self, opened: bool) -> None:
         """Show or hide bands, mask, nodata value, scale and offset."""
@@ -307,22 +262,11 @@ class ModalityRow(QWidget):
             self.add_file(path)
 
 
-def _number(edit: QLineEdit) -> Optional[float]:
-    """Return the number in `edit`, None where it is empty; ValueError if it is none."""
-    text = edit.text().strip()
-    return options.number(text) if text else None
-
-
-def _words(value: float) -> str:
-    """Return a number as it is written."""
-    return f"{value:.12g}"
-
-
 def _user_nodata(layer: Optional[QgsRasterLayer]) -> str:
     """Return the value that the layer's properties add as nodata, if it is a single one."""
     if layer is None or not layer.isValid():
         return ""
     ranges = layer.dataProvider().userNoDataValues(1)
     if len(ranges) == 1 and ranges[0].min() == ranges[0].max():
-        return _words(ranges[0].min())
+        return number_words(ranges[0].min())
     return ""

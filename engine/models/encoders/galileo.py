@@ -19,7 +19,8 @@ from ..layers import ChannelNorm, module_key
 from .base import StemMode
 from .descent import STRIDES, Descent, suitable_heads, widths_fault
 from .galileo_inputs import group_images, groups_of
-from .galileo_net import WIDTH, GalileoNet
+from .galileo_layers import WIDTH
+from .galileo_net import GalileoNet
 from .pretrained import Pretrained, PretrainedOptions, check_nothing_left, copy_tensors
 from .resnet import SmallStem
 

@@ -12,183 +12,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..containers import ModuleListOf
+from .galileo_layers import EPS, WIDTH, FixedTable, GalileoBlock, GroupEmbedding
+from .galileo_tokens import SPACE, SPACE_TIME, STATIC, TIME, GalileoInputs, GalileoTokens
 
-# The channels of each group, by kind of input; every group makes one token.
-SPACE_TIME: dict[str, Sequence[int]] = {
-    "S1": (0, 1),
-    "S2_RGB": (2, 3, 4),
-    "S2_Red_Edge": (5, 6, 7),
-    "S2_NIR_10m": (8,),
-    "S2_NIR_20m": (9,),
-    "S2_SWIR": (10, 11),
-    "NDVI": (12,),
-}
-SPACE: dict[str, Sequence[int]] = {"SRTM": (0, 1), "DW": range(2, 11), "WC": range(11, 16)}
-TIME: dict[str, Sequence[int]] = {"ERA5": (0, 1), "TC": (2, 3, 4), "VIIRS": (5,)}
-STATIC: dict[str, Sequence[int]] = {
-    "LS": (0,),
-    "location": (1, 2, 3),
-    "DW_static": range(4, 13),
-    "WC_static": range(13, 18),
-}
-
-WIDTH = 128
 _QUARTER = 32
-_HEADS = 8
 _DEPTH = 4
-_KERNEL = 8
 _MONTHS = 24
-_EPS = 1e-5
 _CODE_STD = 0.02
-
-
-@dataclass(frozen=True)
-class GalileoInputs:
-    """What the network takes, values normalised; a mask is 0 where a group is present, else 1 or 2.
-
-    Attributes:
-        space_time: (B, H, W, T, 13); its mask (B, H, W, T, 7).
-        space: (B, H, W, 16); its mask (B, H, W, 3).
-        time: (B, T, 6); its mask (B, T, 3).
-        static: (B, 18); its mask (B, 4).
-        months: (B, T), whole numbers, 0 for January.
-    """
-
-    space_time: Tensor
-    space: Tensor
-    time: Tensor
-    static: Tensor
-    space_time_mask: Tensor
-    space_mask: Tensor
-    time_mask: Tensor
-    static_mask: Tensor
-    months: Tensor
-
-
-@dataclass(frozen=True)
-class GalileoTokens:
-    """Tokens (..., D) of the four kinds, and which of them are present (...); shapes are those of the inputs' masks.
-
-    Space and time have h x w patches in place of H x W pixels.
-    """
-
-    tokens: Sequence[Tensor]
-    present: Sequence[Tensor]
-
-    def mean(self) -> Tensor:
-        """Return the mean (B, D) over all present tokens."""
-        total, count = self._sums(self.tokens, self.present, 1)
-        return total / count
-
-    def by_patch(self) -> Tensor:
-        """Return for each patch (B, h * w, D) the mean over its present tokens and those of time and place.
-
-        A patch without any is NaN.
-        """
-        total, count = self._sums(self.tokens[:2], self.present[:2], 3)
-        others, number = self._sums(self.tokens[2:], self.present[2:], 1)
-        mean = (total + others[:, None, None]) / (count + number[:, None, None])
-        return mean.flatten(1, 2)
-
-    @staticmethod
-    def _sums(tokens: Sequence[Tensor], present: Sequence[Tensor], axes: int) -> tuple[Tensor, Tensor]:
-        """Return sum (..., D) and number (..., 1) of present tokens, all axes but the first `axes` summed over."""
-        flat = [(x.flatten(axes, -2), here.flatten(axes)[..., None]) for x, here in zip(tokens, present)]
-        total = torch.cat([x * here for x, here in flat], axes).sum(axes)
-        return total, torch.cat([here for _, here in flat], axes).sum(axes).to(total)
-
-
-class GroupEmbedding(nn.Module):
-    """Turns the patches of one group of channels into tokens; learned for patches of 8 pixels, resized to others."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(channels, WIDTH, _KERNEL, _KERNEL)
-
-    def kernel(self, patch: int) -> Tensor:
-        """Return the kernel (D, C, patch, patch) for patches of `patch` pixels, 1 to 8."""
-        weight = self.proj.weight
-        if patch == _KERNEL:
-            return weight
-        matrix = _resizing(patch).to(weight)
-        return (weight.flatten(2) @ matrix.T).unflatten(2, (patch, patch))
-
-    def forward(self, image: Tensor, patch: int) -> Tensor:
-        """Return tokens (B, h, w, D) of `image` (B, C, H, W), sides multiples of `patch`."""
-        return F.conv2d(image, self.kernel(patch), self.proj.bias, stride=patch).permute(0, 2, 3, 1)
-
-
-@lru_cache(maxsize=_KERNEL)
-def _resizing(patch: int) -> Tensor:
-    """Return the matrix (patch * patch, 64) that takes a flat kernel of 8 x 8 to one of `patch` x `patch`.
-
-    It is the pseudo-inverse of resizing images, so that a resized kernel says of a resized patch what the kernel says
-    of the patch.
-    """
-    units = torch.eye(_KERNEL**2, dtype=torch.float64).view(-1, 1, _KERNEL, _KERNEL)
-    resized = F.interpolate(units, size=(patch, patch), mode="bicubic", antialias=True, align_corners=False)
-    return torch.linalg.pinv(resized.flatten(1))
-
-
-class GalileoAttention(nn.Module):
-    """Self-attention of 8 heads over all tokens of an image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.q, self.k, self.v, self.proj = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Return (B, N, D) from (B, N, D); `mask` (B, 1, 1, N) is True for tokens that may be asked, None: all."""
-        query, key, value = (layer(x).unflatten(-1, (_HEADS, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.proj(found.transpose(1, 2).flatten(2))
-
-
-class GalileoFeedForward(nn.Module):
-    """Two linear layers, four times as wide in between."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, N, D) from (B, N, D)."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class GalileoBlock(nn.Module):
-    """Attention and feed-forward, each behind a norm and with a residual around it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(WIDTH, _EPS), nn.LayerNorm(WIDTH, _EPS)
-        self.attn, self.mlp = GalileoAttention(), GalileoFeedForward()
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return (B, N, D) from (B, N, D)."""
-        x = x + self.attn(self.norm1(x), mask)
-        return x + self.mlp(self.norm2(x))
-
-
-class FixedTable(nn.Module):
-    """A table of numbers (rows, columns) that comes with the weights and is not trained."""
-
-    def __init__(self, table: Tensor) -> None:
-        super().__init__()
-        self.weight: Tensor
-        self.register_buffer("weight", table)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return the `rows` (...) as (..., columns)."""
-        return self.weight[rows]
 
 
 class GalileoNet(nn.Module):
@@ -214,7 +50,7 @@ class GalileoNet(nn.Module):
         self.register_buffer("pos_embed", _waves(torch.arange(_MONTHS, dtype=torch.float64), _QUARTER, 2 * _QUARTER))
         self.month_embed = FixedTable(_month_table())
         self.blocks: ModuleListOf[GalileoBlock] = ModuleListOf(GalileoBlock() for _ in range(_DEPTH))
-        self.norm = nn.LayerNorm(WIDTH, _EPS)
+        self.norm = nn.LayerNorm(WIDTH, EPS)
         self.apply(_initialise)
         for code in self.parameters(recurse=False):
             nn.init.normal_(code, std=_CODE_STD)

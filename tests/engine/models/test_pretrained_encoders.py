@@ -15,7 +15,8 @@ from lacuna.engine.models.dynamic_world_net import DynamicWorldNet
 from lacuna.engine.models.encoders import build_encoder, options_for_one, pretrained_encoders
 from lacuna.engine.models.encoders.channels import adapted_to_bands
 from lacuna.engine.models.encoders.galileo_inputs import ndvi, slope
-from lacuna.engine.models.encoders.galileo_net import GalileoInputs, GalileoNet
+from lacuna.engine.models.encoders.galileo_net import GalileoNet
+from lacuna.engine.models.encoders.galileo_tokens import GalileoInputs
 from lacuna.engine.models.encoders.inputs import BANDS, held_modalities, known_bands, named_bands
 from lacuna.engine.models.encoders.lite0_net import Lite0Net
 from lacuna.engine.models.encoders.weights import load_published

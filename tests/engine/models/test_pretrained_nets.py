@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lacuna.engine.models.encoders.galileo_net import SPACE, SPACE_TIME, STATIC, TIME, GalileoInputs, GalileoNet
+from lacuna.engine.models.encoders.galileo_net import GalileoNet
+from lacuna.engine.models.encoders.galileo_tokens import SPACE, SPACE_TIME, STATIC, TIME, GalileoInputs
 from lacuna.engine.models.encoders.lite0_net import Lite0Net
 
 KINDS = (SPACE_TIME, SPACE, TIME, STATIC)
