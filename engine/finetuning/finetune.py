@@ -15,7 +15,7 @@ from ..checkpoint.store import load
 from ..data.division import check_labels
 from ..data.labelled_scenes import LabelledScene, close_scenes, divide_scenes, open_scenes
 from ..data.splits import TEST, VALIDATION
-from ..errors import CancelledError, LacunaError
+from ..errors import CancelledError
 from ..events import Reporter
 from ..jobs import FinetuneJob
 from ..models.base import SegmentationModel
@@ -24,13 +24,13 @@ from ..models.joined import Joined
 from ..raster.scene import gdal_limits
 from ..report.finetuning import finetuning_page
 from ..runtime.device import choose_device
-from ..runtime.outputs import check_outputs, write_text
+from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
 from ..training.joining import refit_detail
 from ..training.pictures import Gallery, choose_view
 from ..training.priors import with_credits, world_priors
 from ..training.rival import Beside, grow_rival, say_who_is_better
-from ..training.run import Run, write_checkpoint
+from ..training.run import Run, write_checkpoint, write_report
 from ..training.samples import PixelSamples, gather_samples
 from ..training.session import Session
 from ..training.state import part_path, remove_progress, training_fingerprint
@@ -75,12 +75,8 @@ def finetune(job: FinetuneJob, reporter: Reporter) -> dict[str, Any]:
             remove_progress(part_path(job.output))
             raise
     if job.report is not None:
-        try:
-            write_text(job.report, finetuning_page(result, pictures, reporter.warnings))
-            reporter.info(f"Wrote {job.report}.")
-        except LacunaError as problem:  # the checkpoint is there, and worth more
-            reporter.warn(f"{problem.text} The checkpoint is whole.")
-            result["report"] = None
+        page = finetuning_page(result, pictures, reporter.warnings)
+        result["report"] = write_report(job.report, page, reporter)
     return result
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..jobs import FinetuneJob
 from ..models.base import SegmentationModel, TrainingSettings
 from ..models.config import bad_config, checked
 from ..models.registry import architecture
-from ..training.recipe import Recipe, TrainingConfig, check_optimizer, radiometry_of
+from ..training.recipe import Recipe, TrainingConfig, radiometry_of, with_asked
 from .latent_guidance import PRESETS, Guidance
 from .lora import LoraConfig, lora_settings
 
@@ -168,14 +168,8 @@ def _recipe(job: FinetuneJob, card: Card, table: dict[str, Any], digest: str) ->
     gentle: dict[str, Any] = {"patience": PATIENCE, "radiometry": _inherited(card)}
     start = {"precision": "auto", "tile": max(card.tile), **(PUBLISHED if published else gentle)}
     config = checked(TrainingConfig, {**start, **table}, subject)
-    settings = _published_start(card) if published else _gentle_start(job, card, table)
-    own = {item.name for item in fields(TrainingSettings)}
-    asked = {key: value for key, value in asdict(config).items() if key in own and value is not None}
-    if job.epochs is not None:
-        asked["epochs"] = job.epochs
-    settings = replace(settings, **asked)
-    settings = replace(settings, warmup_epochs=min(settings.warmup_epochs, settings.epochs // 4))
-    check_optimizer(settings, subject)
+    usual = _published_start(card) if published else _gentle_start(job, card, table)
+    settings = with_asked(usual, config, job.epochs, subject)
     if config.crops is None and not published:
         config = replace(config, crops=STEPS * settings.batch * settings.accumulation)
     changes = radiometry_of(config, card.names, str(job.config))

@@ -42,7 +42,7 @@ from .encoders.pvt_v2 import PvtV2
 from .encoders.weights import load_published
 from .grids import crop_cells, pad_to_least, pad_to_multiple, resample_features, to_reference
 from .heads import MLPHead
-from .layers import ChannelNorm, DropPath, at_least_single, module_key
+from .layers import ChannelNorm, DropPath, at_least_single, initialise_by_fan_out, module_key
 from .objective import cross_entropy
 from .registry import register
 
@@ -113,7 +113,7 @@ class Rectification(nn.Module):
         self.look = _each(names, lambda: nn.Conv2d(width, width, 1, bias=False))
         self.place_bias = nn.Parameter(torch.zeros(width))
         self.place = _each(names, lambda: nn.Conv2d(width, 1, 1))
-        self.apply(_initialise)
+        self.apply(initialise_by_fan_out)
         for layer in self.place.values():
             nn.init.normal_(layer.weight)  # the published layer has two outputs, one a stream, so its fan-out is 2
 
@@ -169,7 +169,7 @@ class CrossFusion(nn.Module):
         self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.pointwise = nn.Conv2d(width, width, 1)
         self.inner_norm, self.outer_norm = norm(width), norm(width)
-        self.apply(_initialise)
+        self.apply(initialise_by_fan_out)
 
     def forward(self, maps: Maps) -> Tensor:
         """Return the fused map (B, C, h, w) of `maps`, (B, C, h, w) each."""
@@ -420,16 +420,3 @@ def _repeat_drop_path(encoders: list[Encoder]) -> None:
         rate = paths[min(number, 1)].rate
         for path in paths:
             path.rate = rate
-
-
-def _initialise(module: nn.Module) -> None:
-    """Set the weights of one layer as published: normal, of deviation 0.02 if linear, by fan-out if a convolution."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-        nn.init.normal_(module.weight, 0.0, (2.0 / fan_out) ** 0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

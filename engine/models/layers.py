@@ -20,6 +20,19 @@ def at_least_single(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def initialise_by_fan_out(module: nn.Module) -> None:
+    """Set the weights of one layer: normal, of deviation 0.02 if it is linear, by fan-out if it is a convolution."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+        nn.init.normal_(module.weight, 0.0, (2.0 / fan_out) ** 0.5)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
 class ChannelNorm(nn.Module):
     """LayerNorm over the channels of each pixel, as in ConvNeXt (Liu et al. 2022, https://arxiv.org/abs/2201.03545).
 

@@ -160,15 +160,7 @@ def read_recipe(job: TrainJob, modalities: Sequence[str]) -> Recipe:
         root.finish()
     subject = f"table training of {job.config}"
     config = checked(TrainingConfig, {**_PRESETS[job.preset], **tables["training"]}, subject)
-    settings = kind.settings(job.preset)
-    own = {item.name for item in fields(TrainingSettings)}
-    asked = {key: value for key, value in asdict(config).items() if key in own and value is not None}
-    if job.epochs is not None:
-        asked["epochs"] = job.epochs
-    settings = replace(settings, **asked)
-    # A shorter training keeps a warm-up in proportion, rather than one that never ends.
-    settings = replace(settings, warmup_epochs=min(settings.warmup_epochs, settings.epochs // 4))
-    check_optimizer(settings, subject)
+    settings = with_asked(kind.settings(job.preset), config, job.epochs, subject)
     model = {**kind.preset_config(job.preset), **tables["model"]}
     if job.encoder is not None:
         model["encoder"] = job.encoder
@@ -186,10 +178,24 @@ def _starts_pretrained(job: TrainJob, model: Mapping[str, Any]) -> bool:
     return bool(pretrained_encoders(encoder, options))
 
 
-def check_optimizer(settings: TrainingSettings, subject: str) -> None:
-    """Raise LacunaError `bad-config` for settings that contradict each other; `subject` says where they stand."""
+def with_asked(
+    settings: TrainingSettings, config: TrainingConfig, epochs: int | None, subject: str
+) -> TrainingSettings:
+    """Return `settings` with those that a configuration gives, and the `epochs` that were asked for.
+
+    Raises:
+        LacunaError: `bad-config`, some contradict each other; `subject` says where they stand.
+    """
+    own = {item.name for item in fields(TrainingSettings)}
+    asked = {key: value for key, value in asdict(config).items() if key in own and value is not None}
+    if epochs is not None:
+        asked["epochs"] = epochs
+    settings = replace(settings, **asked)
+    # A shorter training keeps a warm-up in proportion, rather than one that never ends.
+    settings = replace(settings, warmup_epochs=min(settings.warmup_epochs, settings.epochs // 4))
     if settings.optimizer == "sgd" and settings.nesterov and not settings.momentum:
         raise bad_config(subject, "asks for nesterov without momentum", "Give a momentum above 0, or nesterov = false.")
+    return settings
 
 
 def radiometry_of(config: TrainingConfig, modalities: Sequence[str], path: str) -> dict[str, Radiometry]:

@@ -15,9 +15,10 @@ from torch import nn
 from ..checkpoint.card import Card, Scenario
 from ..checkpoint.store import save
 from ..data.splits import VALIDATION
-from ..errors import CancelledError
+from ..errors import CancelledError, LacunaError
 from ..events import Reporter
 from ..models.base import SegmentationModel
+from ..runtime.outputs import write_text
 from .calibration import fit_temperature
 from .session import Session
 from .state import Progress, load_progress, part_path, remove_progress, save_progress
@@ -126,6 +127,20 @@ def write_checkpoint(output: str, model: nn.Module, card: Card, reporter: Report
     os.replace(new, output)
     remove_progress(part_path(output))
     reporter.info(f"Wrote {output}.")
+
+
+def write_report(path: str, page: str, reporter: Reporter) -> str | None:
+    """Write a report beside a checkpoint that is there; return its path, None where that failed, which is said.
+
+    The checkpoint is worth more: an error here does not end the job.
+    """
+    try:
+        write_text(path, page)
+    except LacunaError as problem:
+        reporter.warn(f"{problem.text} The checkpoint is whole.")
+        return None
+    reporter.info(f"Wrote {path}.")
+    return path
 
 
 def now() -> str:

@@ -18,7 +18,7 @@ from ..data.labelled_scenes import LabelledScene, close_scenes, divide_scenes, o
 from ..data.manifest import Manifest, read_manifest
 from ..data.measure import measure_modalities
 from ..data.splits import TEST, VALIDATION
-from ..errors import CancelledError, LacunaError
+from ..errors import CancelledError
 from ..events import Reporter
 from ..imports.encoder_weights import EncoderSource, encoder_source
 from ..jobs import TrainJob
@@ -27,7 +27,7 @@ from ..models.registry import architecture, build
 from ..raster.scene import gdal_limits
 from ..report.training import training_page
 from ..runtime.device import choose_device
-from ..runtime.outputs import check_outputs, write_text
+from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
 from .encoder_inputs import fit_encoder
 from .joining import REFITTED, join_detail, refit_detail
@@ -37,7 +37,7 @@ from .priors import with_credits, world_priors
 from .recipe import Recipe, read_recipe
 from .reduction_choice import AUTO, choose_reduction
 from .rival import Beside, grow_rival, say_who_is_better
-from .run import Run, calibration, chosen_by, now, scores_of, write_checkpoint
+from .run import Run, calibration, chosen_by, now, scores_of, write_checkpoint, write_report
 from .samples import PixelSamples, gather_samples
 from .session import TILE, Session, tile_of
 from .state import Progress, part_path, remove_progress, training_fingerprint
@@ -78,12 +78,8 @@ def train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
             remove_progress(path)
             raise
     if job.report is not None:
-        try:
-            write_text(job.report, training_page(result, pictures, reporter.warnings))
-            reporter.info(f"Wrote {job.report}.")
-        except LacunaError as problem:  # the checkpoint is there, and worth more
-            reporter.warn(f"{problem.text} The checkpoint is whole.")
-            result["report"] = None
+        page = training_page(result, pictures, reporter.warnings)
+        result["report"] = write_report(job.report, page, reporter)
     return result
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..containers import ModuleListOf
-from ..layers import DropPath, drop_path_rates
+from ..layers import DropPath, drop_path_rates, initialise_by_fan_out
 from .base import Encoder, StemMode
 
 STRIDES = (4, 8, 16, 32)
@@ -169,7 +169,7 @@ class PvtV2(Encoder):
         self.stages = ModuleListOf(
             Stage(index, variant, [next(rates) for _ in range(variant.depths[index])]) for index in range(4)
         )
-        self.apply(_initialise)
+        self.apply(initialise_by_fan_out)
 
     def make_stem(self, channels: int, domains: list[str]) -> nn.Module:
         """Return a patch embedding with 7 x 7 patches, 4 pixels apart."""
@@ -179,15 +179,3 @@ class PvtV2(Encoder):
         """Return map `index`; see `Encoder.stage`."""
         stage = self.stages[index]
         return stage(x if index == 0 else stage.downsample(x)).permute(0, 3, 1, 2)
-
-
-def _initialise(module: nn.Module) -> None:
-    """Set the weights of one layer: normal, of deviation 0.02 if it is linear, by fan-out if it is a convolution."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-        nn.init.normal_(module.weight, 0.0, (2.0 / fan_out) ** 0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
