@@ -26,6 +26,7 @@ from ..report.finetuning import finetuning_page
 from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
+from ..training.forest import load_library
 from ..training.joining import refit_detail
 from ..training.pictures import Gallery, choose_view
 from ..training.priors import with_credits, world_priors
@@ -68,6 +69,8 @@ def finetune(job: FinetuneJob, reporter: Reporter) -> dict[str, Any]:
     inputs = [path for entry in task.manifest.scenes for path in entry.files()]
     outputs = [path for path in (job.output, job.report, job.forest_path()) if path]
     check_outputs(outputs, [*inputs, job.checkpoint, job.manifest, job.config], job.overwrite)
+    if job.forest:
+        load_library()
     with gdal_limits(), Unfinished([part_path(job.output)]).locked():
         try:
             result, pictures = _run(task, parent, device, reporter)

@@ -8,20 +8,32 @@ with means and deviations in windows of 3, 7 and 15 pixels.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.tree import DecisionTreeClassifier
 
 from ..checkpoint.card import Scenario
 from ..models.forest import HIGHEST, Forest, ForestConfig, Trees
 from .samples import WINDOWS, PixelSamples
 from .session import Session
 
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.tree import DecisionTreeClassifier
+
 TREES = 100
 _LEAST = 2
+
+
+def load_library() -> None:
+    """Load scikit-learn; called before anything is trained, so that a broken one is said at once.
+
+    It takes seconds, which a plan and a job without a forest need not spend.
+    """
+    importlib.import_module("sklearn.ensemble")
 
 
 def grow_forest(session: Session, samples: PixelSamples, order: Sequence[Scenario]) -> tuple[Forest, list[Scenario]]:
@@ -35,6 +47,8 @@ def grow_forest(session: Session, samples: PixelSamples, order: Sequence[Scenari
     Raises:
         CancelledError: when asked to stop.
     """
+    from sklearn.ensemble import RandomForestClassifier
+
     grown = {}
     for number, scenario in enumerate(order):
         session.reporter.check()

@@ -30,6 +30,7 @@ from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
 from .encoder_inputs import fit_encoder
+from .forest import load_library
 from .joining import REFITTED, join_detail, refit_detail
 from .pictures import Gallery, choose_view
 from .plan import describe_plan
@@ -70,6 +71,8 @@ def train(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     source = _encoder_source(job, recipe)
     outputs = [path for path in (job.output, job.report, job.forest_path()) if path]
     check_outputs(outputs, [*inputs, job.config, *source.files.values()], job.overwrite)
+    if job.forest:
+        load_library()
     path = part_path(job.output)
     with gdal_limits(), Unfinished([path]).locked():
         try:

@@ -240,6 +240,13 @@ def test_models_know_no_rasters_and_rasters_no_models():
     assert not {name for name, path in reached.items() if top(imports_of(path)) & {"torch", "safetensors"}}
 
 
+def test_scikit_learn_is_loaded_only_where_a_forest_is_grown():
+    """It takes seconds, which a plan and a job without a forest need not spend."""
+    for path in ENGINE:
+        loaded = [node for node in tree_of(path).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        assert not [node for node in loaded if "sklearn" in ast.unparse(node)], name_of(path)
+
+
 def test_no_public_name_means_two_things():
     places = {}
     for path in [*ENGINE, *PLUGIN]:
