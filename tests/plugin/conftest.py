@@ -71,6 +71,25 @@ def engine_python(checkout_python, monkeypatch) -> str:
     return checkout_python
 
 
+@pytest.fixture(scope="session")
+def brief_python(checkout_python, tmp_path_factory) -> str:
+    """Return an interpreter that runs the engine by way of `brief_engine`, and all else as the engine's own does."""
+    script = tmp_path_factory.mktemp("brief") / "python"
+    brief = Path(__file__).with_name("brief_engine.py")
+    script.write_text(
+        f'#!/bin/sh\ncase "$1" in\n*/engine) exec "{checkout_python}" "{brief}" "$@" ;;\nesac\n'
+        f'exec "{checkout_python}" "$@"\n'
+    )
+    script.chmod(0o755)
+    return str(script)
+
+
+@pytest.fixture
+def brief_engine(engine_python, brief_python, monkeypatch):
+    """Let the plugin take the engine whose forests and detail paths are small."""
+    monkeypatch.setenv("LACUNA_PYTHON", brief_python)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def kept_reports():
     """Let every dock ask its interpreter what it has, as in use, but keep the answer for the docks that come later."""

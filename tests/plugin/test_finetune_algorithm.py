@@ -21,6 +21,8 @@ from qgis.core import (
 from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.header import sha256
 
+pytestmark = pytest.mark.usefixtures("brief_engine")
+
 SHORT = """
 [training]
 crop = 64
@@ -46,8 +48,9 @@ def request_(checkpoint, sample, sample_labels, tmp_path):
         "CLASS_MAP": "3=",
         "EPOCHS": 2,
         "CONFIG": str(config),
-        # Asked for where it matters: it takes seconds.
+        # Asked for where they matter: they take seconds.
         "DETAIL": False,
+        "FOREST": False,
         "DEVICE": "cpu",
         "OUTPUT": str(tmp_path / "tuned.safetensors"),
     }
@@ -76,7 +79,7 @@ def test_parameters_and_outputs(processing):
 
 
 def test_a_new_checkpoint_with_its_worth(processing, request_, tmp_path, checkpoint, listener):
-    request_.update(REPORT=str(tmp_path / "tuned.html"), SEED=3, STRATEGY="latent", DETAIL=True)
+    request_.update(REPORT=str(tmp_path / "tuned.html"), SEED=3, STRATEGY="latent", DETAIL=True, FOREST=True)
     result = processing.run("lacuna:finetune", request_, feedback=listener)
     card = read_card(result["OUTPUT"])
     assert card.architecture["name"] == "joined"

@@ -36,6 +36,7 @@ from lacuna.ui.dock import LacunaDock
 from lacuna.ui.finetune_page import FinetunePage
 from lacuna.ui.finetune_state import Doing
 
+pytestmark = pytest.mark.usefixtures("brief_engine")
 # Ends what hangs; an engine beside other work may take minutes.
 LONG = 900_000
 LEFT, RIGHT = Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton
@@ -85,6 +86,10 @@ def page(canvas, open_page, engine_python, prepare):
 
 def click(qtbot, button):
     qtbot.mouseClick(button, LEFT, pos=button.rect().center())
+
+
+def row_of(page, name):
+    return next(row for row in page.rows if row.modality.name == name)
 
 
 def square(optical, row, column, side=SIDE):
@@ -199,6 +204,8 @@ def test_polygons_drawn_on_the_map_make_a_better_checkpoint(
     page = dock.finetune_page
     dock.pages.setCurrentWidget(page)
     prepare(page)
+    # Three scenarios are measured in less than half the time of seven.
+    row_of(page, "radar").set_layer(None)
     digitise(canvas, fields, sample["optical"], SQUARES)
     assert fields.featureCount() == 12
     take_labels(page, fields, qtbot)
@@ -219,8 +226,8 @@ def test_polygons_drawn_on_the_map_make_a_better_checkpoint(
     assert card.parents
     assert card.training["labels"].startswith("my_fields")
     assert [epoch for epoch, _ in page.curves.loss] == [1, 2, 3]
-    assert len(page.curves.lines) == 7
-    assert page.comparison.scenarioTable.rowCount() == 8
+    assert len(page.curves.lines) == 3
+    assert page.comparison.scenarioTable.rowCount() == 4
     assert f"{result['miou']:.3f}, before {result['miou_before']:.3f}" in page.resultLabel.text()
     check_report(page, made, monkeypatch, qtbot)
     assert dock.evaluate_page.inputs.checkpointCombo.findData(str(made)) > 0

@@ -16,6 +16,7 @@ from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.ui.dock import LacunaDock
 from lacuna.ui.finetune_page import FinetunePage
 
+pytestmark = pytest.mark.usefixtures("brief_engine")
 # Ends what hangs; an engine beside other work may take minutes.
 LONG = 900_000
 LEFT = Qt.MouseButton.LeftButton

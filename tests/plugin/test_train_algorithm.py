@@ -18,6 +18,8 @@ from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.data.manifest import read_manifest
 from lacuna.host.exports import Exports
 
+pytestmark = pytest.mark.usefixtures("brief_engine")
+
 SHORT = """
 [model]
 encoder_options = {width = 4, depth = 1}
