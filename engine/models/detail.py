@@ -51,7 +51,8 @@ class DetailConfig:
         dropout: share of them left out in training.
         smoothing: side of the window, odd, over which the probabilities are averaged; 1: none.
         priors: settings of `WorldPrior` for the modalities that have one, by name.
-        own_windows: sides of the windows of single modalities, by name, instead of `windows`.
+        own_windows: sides of the windows of single modalities, by name, instead of `windows`; none for those of which
+            the components of single pixels are enough.
         components: for modalities of many bands, by name, how many principal components stand for them (`Components`);
             these have windows, and no differences.
         inside: windows count only pixels that are not 0 in all bands: neither holes nor what lies beyond an image. For
@@ -69,8 +70,10 @@ class DetailConfig:
     inside: bool = False
 
     def __post_init__(self) -> None:
+        if not self.windows or not all(sides or name in self.components for name, sides in self.own_windows.items()):
+            raise ValueError("there are no windows, expected at least one, of components alone none")
         for sides in (self.windows, [self.smoothing], *self.own_windows.values()):
-            if not isinstance(sides, list) or not sides or not all(_is_odd(side) for side in sides):
+            if not isinstance(sides, list) or not all(_is_odd(side) for side in sides):
                 raise ValueError(
                     f"windows is {self.windows}, own_windows {self.own_windows} and smoothing {self.smoothing}, "
                     "expected odd numbers"
@@ -90,7 +93,7 @@ class DetailConfig:
     @property
     def reach(self) -> int:
         """How many pixels the windows look to each side."""
-        return max(max(sides) for sides in (self.windows, *self.own_windows.values())) // 2
+        return max(max(sides, default=1) for sides in (self.windows, *self.own_windows.values())) // 2
 
     @property
     def plain(self) -> bool:

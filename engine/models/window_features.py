@@ -36,12 +36,12 @@ def strips_of_each(
 
     Args:
         images: (C, H, W), of one size.
-        windows: sides of the windows of each image, at least one, odd.
+        windows: sides of the windows of each image, odd; none: its bands alone.
         numbers: about so many a strip.
         inside: means and deviations are over the pixels of a window that are not 0 in all bands, as holes are and what
             lies beyond an image.
     """
-    edges = [max(sides) // 2 for sides in windows]
+    edges = [max(sides, default=1) // 2 for sides in windows]
     padded = [F.pad(image[None], (edge,) * 4)[0] for image, edge in zip(images, edges)]
     held = [(image != 0).any(0, keepdim=True).to(image) if inside else None for image in padded]
     height, width = images[0].shape[1:]
@@ -66,7 +66,7 @@ def window_features(padded: Tensor, windows: Sequence[int], held: Tensor | None 
         held: (1, h + 2e, w + 2e), 1 for the pixels that count in windows, 0 for others, where the image is 0; None: all
             count.
     """
-    edge = max(windows) // 2
+    edge = max(windows, default=1) // 2
     height, width = padded.shape[1] - 2 * edge, padded.shape[2] - 2 * edge
     found = [padded[:, edge : edge + height, edge : edge + width]]
     squares = padded.square()
