@@ -44,9 +44,14 @@ compat: ## try Debian 13, Debian sid and Qt 6; the first two as root, in chroots
 compat-trixie compat-sid compat-qt6: compat-%: ## try one of them
 	@tools/compat.sh $*
 
-checkpoints: engine ## make the bundled checkpoints again, as docs/bundled-checkpoint.md and its sister pages tell
+checkpoints: engine ## make the bundled checkpoints again, as docs/bundled-checkpoint.md and its sister pages tell; that of trees needs DATA=FOLDER of its plots
 	$(PYTHON) tools/checkpoints/landcover.py
 	$(PYTHON) tools/checkpoints/dynamic_world.py
+ifdef DATA
+	$(PYTHON) tools/checkpoints/tree_genus.py --data "$(DATA)"
+else
+	@echo "tree-genus-rgb-hsi-chm is left as it is: give the folder of its plots, https://doi.org/10.5281/zenodo.3934932, as DATA=FOLDER."
+endif
 
 checkpoint: checkpoints
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import safetensors
@@ -41,7 +41,8 @@ def save(path: str, model: nn.Module | Mapping[str, Tensor], card: Card, *, half
         path: the `.safetensors` file; replaced if it exists.
         model: the model, or its state.
         card: what the checkpoint says of itself; checked before anything is written.
-        half: store float32 tensors as float16, at half the size; `load` makes them float32 again.
+        half: store float32 weights as float16, at half the size; `load` makes them float32 again. The buffers of a
+            model, such as statistics and the knots of codes, stay as they are: small differences count there.
 
     Raises:
         LacunaError: `bad-card`; `bad-weights`, for numbers that are not finite (or too large for float16); `disk-full`,
@@ -49,12 +50,18 @@ def save(path: str, model: nn.Module | Mapping[str, Tensor], card: Card, *, half
     """
     metadata = card_metadata(card)
     state = model.state_dict() if isinstance(model, nn.Module) else model
-    write_tensors(path, state, metadata, half=half)
+    buffers = {name for name, _ in model.named_buffers()} if isinstance(model, nn.Module) else set()
+    write_tensors(path, state, metadata, half=half, whole=buffers)
 
 
-def write_tensors(path: str, state: Mapping[str, Tensor], metadata: dict[str, str], *, half: bool = False) -> None:
-    """Write tensors and metadata as a safetensors file, whole or not at all; arguments and errors as for `save`."""
-    tensors = {name: _to_store(name, tensor, half) for name, tensor in state.items()}
+def write_tensors(
+    path: str, state: Mapping[str, Tensor], metadata: dict[str, str], *, half: bool = False, whole: Collection[str] = ()
+) -> None:
+    """Write tensors and metadata as a safetensors file, whole or not at all; arguments and errors as for `save`.
+
+    The tensors `whole` are never halved.
+    """
+    tensors = {name: _to_store(name, tensor, half and name not in whole) for name, tensor in state.items()}
     _write(path, [_sorted(safetensors.torch.save(tensors, metadata))])
 
 

@@ -26,6 +26,7 @@ from ..report.finetuning import finetuning_page
 from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
+from ..training.detail_path import prepare_detail
 from ..training.forest import load_library
 from ..training.joining import refit_detail
 from ..training.pictures import Gallery, choose_view
@@ -126,11 +127,14 @@ def _train(plan: FinetunePlan, parent: SegmentationModel) -> tuple[dict[str, Any
     merge_lora(model)
     alone = measure_outcome(plan, run, progress, stopped, region, before)
     if task.job.detail:
+        prepare_detail(plan.session)
         plan.session.priors = world_priors(plan.session)
     samples = gather_samples(plan.session) if task.job.detail or task.job.forest else None
     made, outcome = with_detail(alone, run, samples) if samples and task.job.detail else (model, alone)
     card = outcome.card(made)
     card.credits = with_credits(card.credits, made)
+    if task.job.forest and not plan.session.detail.plain:
+        samples = gather_samples(plan.session, plain=True)
     forest = _grow(plan, samples, region, card) if samples and task.job.forest else None
     # Adapters are of the network alone; where that is all, merged they give this very checkpoint.
     adapter = _keep_adapters(plan, card if made is model else alone.card(model), small, whole)

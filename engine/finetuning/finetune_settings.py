@@ -106,6 +106,13 @@ def _inherited(card: Card) -> dict[str, Any]:
     return {name: found[name] for name in card.names if name in found}
 
 
+def _inherited_detail(card: Card) -> dict[str, Any]:
+    """Return the settings of the detail path that the checkpoint was trained with, as far as its card tells."""
+    settings = card.training.get("settings")
+    found = settings.get("detail") if isinstance(settings, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
+
+
 def _own_rate(card: Card, kind: type[SegmentationModel]) -> float:
     """Return the learning rate with which a checkpoint was trained from scratch, as far as its card tells.
 
@@ -165,7 +172,7 @@ def _recipe(job: FinetuneJob, card: Card, table: dict[str, Any], digest: str) ->
     subject, published = f"table training of {job.config}", is_published(job)
     if "strategy" in table:
         raise bad_config(subject, "has strategy", "Give the strategy with --strategy.")
-    gentle: dict[str, Any] = {"patience": PATIENCE, "radiometry": _inherited(card)}
+    gentle: dict[str, Any] = {"patience": PATIENCE, "radiometry": _inherited(card), "detail": _inherited_detail(card)}
     start = {"precision": "auto", "tile": max(card.tile), **(PUBLISHED if published else gentle)}
     config = checked(TrainingConfig, {**start, **table}, subject)
     usual = _published_start(card) if published else _gentle_start(job, card, table)

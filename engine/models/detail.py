@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import reference_size
+from .components import Components
 from .config import bad_config, checked
 from .containers import ModuleDictOf, summed
 from .layers import module_key
 from .made import Made
 from .registry import register
-from .window_features import count_differences, count_features, placed, strips_of_features, with_differences
+from .window_features import count_differences, count_features, placed, strips_of_each, with_differences
 from .world_prior import CLASSES, MARGIN, STRIDE, WorldPrior, WorldPriorConfig
 
 # Features of a strip of pixels may take so many numbers; they are coded and classified some pixels at a time, few
@@ -50,6 +51,12 @@ class DetailConfig:
         dropout: share of them left out in training.
         smoothing: side of the window, odd, over which the probabilities are averaged; 1: none.
         priors: settings of `WorldPrior` for the modalities that have one, by name.
+        own_windows: sides of the windows of single modalities, by name, instead of `windows`; none for those of which
+            the components of single pixels are enough.
+        components: for modalities of many bands, by name, how many principal components stand for them (`Components`);
+            these have windows, and no differences.
+        inside: windows count only pixels that are not 0 in all bands: neither holes nor what lies beyond an image. For
+            windows that are large beside the scenes.
     """
 
     windows: list[int] = field(default_factory=lambda: [3, 7, 15])
@@ -58,16 +65,44 @@ class DetailConfig:
     dropout: float = 0.3
     smoothing: int = 5
     priors: dict[str, Any] = field(default_factory=dict)
+    own_windows: dict[str, Any] = field(default_factory=dict)
+    components: dict[str, Any] = field(default_factory=dict)
+    inside: bool = False
 
     def __post_init__(self) -> None:
-        odd = [*self.windows, self.smoothing]
-        if not self.windows or any(side < 1 or side % 2 == 0 for side in odd):
-            raise ValueError(f"windows is {self.windows} and smoothing {self.smoothing}, expected odd numbers")
+        if not self.windows or not all(sides or name in self.components for name, sides in self.own_windows.items()):
+            raise ValueError("there are no windows, expected at least one, of components alone none")
+        for sides in (self.windows, [self.smoothing], *self.own_windows.values()):
+            if not isinstance(sides, list) or not all(_is_odd(side) for side in sides):
+                raise ValueError(
+                    f"windows is {self.windows}, own_windows {self.own_windows} and smoothing {self.smoothing}, "
+                    "expected odd numbers"
+                )
+        if not all(type(count) is int and count > 0 for count in self.components.values()):
+            raise ValueError(f"components is {self.components}, expected whole numbers above 0")
         if self.knots < 2 or self.width < 1 or not 0.0 <= self.dropout < 1.0:
             raise ValueError(
                 f"knots is {self.knots}, width {self.width} and dropout {self.dropout}, expected at least 2 knots, 1 "
                 "unit and a share from 0 to below 1"
             )
+
+    def sides(self, name: str) -> list[int]:
+        """Return the sides of the windows of modality `name`."""
+        return list(self.own_windows.get(name, self.windows))
+
+    @property
+    def reach(self) -> int:
+        """How many pixels the windows look to each side."""
+        return max(max(sides, default=1) for sides in (self.windows, *self.own_windows.values())) // 2
+
+    @property
+    def plain(self) -> bool:
+        """Whether all modalities have the features of `strips_of_features`, as forests have them."""
+        return not (self.own_windows or self.components or self.inside)
+
+
+def _is_odd(side: Any) -> bool:
+    return type(side) is int and side > 0 and side % 2 == 1
 
 
 class QuantileCode(nn.Module):
@@ -126,12 +161,16 @@ class Detail(Made):
         self.priors: ModuleDictOf[WorldPrior] = ModuleDictOf(
             {module_key(name): _prior(name, modalities, table) for name, table in config.priors.items()}
         )
+        for name in (*config.own_windows, *config.components):
+            if name not in modalities:
+                known = f"Its modalities are {', '.join(modalities)}."
+                raise bad_config("detail path", f"has settings for {name!r}", known)
+        self.components: ModuleDictOf[Components] = ModuleDictOf(
+            {module_key(name): _components(name, modalities[name], count) for name, count in config.components.items()}
+        )
         self.output_stride = STRIDE if config.priors else 1
-        self.margin = max(max(config.windows) // 2, MARGIN if config.priors else 0) + config.smoothing // 2
-        counts = {
-            name: count_differences(bands, config.windows) + CLASSES * (name in config.priors)
-            for name, bands in modalities.items()
-        }
+        self.margin = max(config.reach, MARGIN if config.priors else 0) + config.smoothing // 2
+        counts = {name: self._count(name) + CLASSES * (name in config.priors) for name in modalities}
         self.codes: ModuleDictOf[QuantileCode] = ModuleDictOf(
             {module_key(name): QuantileCode(count, config.knots) for name, count in counts.items()}
         )
@@ -147,7 +186,7 @@ class Detail(Made):
         """Return the logits, logarithms of smoothed probabilities; see `SegmentationModel.forward`."""
         names, size = self.present(images), reference_size(images, size)
         with torch.autocast(next(iter(images.values())).device.type, enabled=False):
-            maps = {name: placed(images[name].float(), size) for name in names}
+            maps = {name: placed(self.seen(name, images[name].float()), size) for name in names}
             beliefs = {name: placed(self.beliefs(name, images[name]), size) for name in names if self.has_prior(name)}
             shares = torch.stack(
                 [
@@ -171,6 +210,10 @@ class Detail(Made):
         """Return whether Dynamic World has a say on modality `name`."""
         return name in self.model_config.priors
 
+    def seen(self, name: str, image: Tensor) -> Tensor:
+        """Return what windows see of the `image` (B, C, H, W) of a modality: its components if it has any, else it."""
+        return self.components[self.key(name)](image) if name in self.model_config.components else image
+
     def beliefs(self, name: str, image: Tensor) -> Tensor:
         """Return what Dynamic World says (B, 9, H, W) of the `image` (B, C, H, W) of a modality; see `WorldPrior`."""
         return self.priors[self.key(name)](image)
@@ -184,10 +227,19 @@ class Detail(Made):
         self.codes[self.key(name)].fit(self._whole(name, features).T)
 
     def _whole(self, name: str, features: Tensor) -> Tensor:
-        """Return features (F, N) with the differences of neighbouring bands."""
-        windows = self.model_config.windows
+        """Return features (F, N) with the differences of neighbouring bands; components have none."""
+        if name in self.model_config.components:
+            return features
+        windows = self.model_config.sides(name)
         count = count_features(self.modalities[name], windows)
         return torch.cat([with_differences(features[:count], windows), features[count:]])
+
+    def _count(self, name: str) -> int:
+        """Return how many features modality `name` has, but those of a prior."""
+        config = self.model_config
+        if name in config.components:
+            return count_features(config.components[name], config.sides(name))
+        return count_differences(self.modalities[name], config.sides(name))
 
     def classify(self, codes: Mapping[str, Tensor]) -> Tensor:
         """Return the logits (N, K) of pixels from the `codes` (N, C) of the modalities that they have."""
@@ -202,10 +254,11 @@ class Detail(Made):
             images: (C, H, W) of each modality.
             beliefs: (9, H, W) of those that have a prior.
         """
-        windows = self.model_config.windows
-        counts = [count_features(len(image), windows) for image in images.values()]
+        config = self.model_config
+        windows = [config.sides(name) for name in images]
+        counts = [count_features(len(image), sides) for image, sides in zip(images.values(), windows)]
         found, row = [], 0
-        for strip in strips_of_features(list(images.values()), windows, _NUMBERS):
+        for strip in strips_of_each(list(images.values()), windows, _NUMBERS, config.inside):
             rows = slice(row, row + strip.shape[1])
             row = rows.stop
             own = {name: belief[:, rows].flatten(1) for name, belief in beliefs.items()}
@@ -216,6 +269,13 @@ class Detail(Made):
                 found.append(self.classify(codes).softmax(1).T)
         height, width = next(iter(images.values())).shape[1:]
         return torch.cat(found, 1).unflatten(1, (height, width))
+
+
+def _components(name: str, bands: int, count: int) -> Components:
+    """Return the components of modality `name`."""
+    if count > bands:
+        raise bad_config("detail path", f"has {count} components of {name}", f"It has {bands} bands: take no more.")
+    return Components(bands, count)
 
 
 def _prior(name: str, modalities: Mapping[str, int], table: Any) -> WorldPrior:

@@ -9,7 +9,7 @@ which is the idea of DIS2's distillation (https://arxiv.org/abs/2601.13502) on e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoint.card import Scenario
+from ..models.config import checked
 from ..models.detail import Detail, DetailConfig
-from .samples import WINDOWS, PixelSamples
+from .samples import PixelSamples, gather_pixels
 from .session import Session, class_weights
 
 BATCH = 256
@@ -45,6 +46,27 @@ class _Pixels:
         """Return the codes and targets of a batch of pixels that have all of `scenario`."""
         rows = torch.from_numpy(rng.choice(self.held[scenario], BATCH))
         return {name: self.codes[name][rows] for name in scenario}, self.targets[rows]
+
+
+def prepare_detail(session: Session) -> None:
+    """Give a session the settings of its detail path, as its recipe asks, and the components that they name.
+
+    Raises:
+        LacunaError: `bad-config`, for settings that are unknown or do not suit the modalities.
+    """
+    table = session.recipe.config.detail
+    config = checked(DetailConfig, table, "table training.detail")
+    bands = {item.name: len(item.bands) for item in session.modalities}
+    # Built once for its checks: what is wrong is said before anything is read.
+    fresh = Detail(bands, len(session.classes), config)
+    session.detail, components = config, {}
+    for name in config.components:
+        session.reporter.info(
+            f"The detail path sees {config.components[name]} principal components of the {bands[name]} bands of {name}."
+        )
+        components[name] = fresh.components[fresh.key(name)]
+        components[name].fit(torch.from_numpy(gather_pixels(session, name)))
+    session.components = components
 
 
 def train_detail(
@@ -92,7 +114,9 @@ def _trained(
     """Return a new detail path trained on the rows `held` of `samples`, and on what `teacher` says of `unlabelled`."""
     bands = {item.name: len(item.bands) for item in session.modalities}
     priors = {name: prior.settings() for name, prior in session.priors.items()}
-    model = Detail(bands, len(session.classes), DetailConfig(windows=list(WINDOWS), priors=priors))
+    model = Detail(bands, len(session.classes), replace(session.detail, priors=priors))
+    for name, components in session.components.items():
+        model.components[model.key(name)].load_state_dict(components.state_dict())
     for name, prior in session.priors.items():
         model.priors[model.key(name)].load_state_dict(prior.state_dict())
     for name in samples.features:

@@ -54,6 +54,7 @@ class TrainingConfig:
         radiometry: for a modality the changes of its scaled values (`augment.Radiometry`).
         prior: whether what Dynamic World says of Sentinel-2 helps the detail path: `auto`, where a modality has its
             bands; or `none`.
+        detail: settings of the detail path (`DetailConfig`), but `priors`.
     """
 
     lr: float | None = None
@@ -90,6 +91,7 @@ class TrainingConfig:
     tile: int | None = None
     radiometry: dict[str, Any] = field(default_factory=dict)
     prior: Literal["auto", "none"] = "auto"
+    detail: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in _ABOVE_0:
@@ -111,6 +113,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{name} is {value}, expected a share from 0 to below 1")
+        if "priors" in self.detail:
+            raise ValueError("detail has priors, which prior = \"auto\" sets")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is {self.scale}, expected the smallest and the largest magnification")
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..data.labelled_scenes import LabelledScene
 from ..data.splits import TRAIN
-from ..models.window_features import count_features, strips_of_features
+from ..models.detail import DetailConfig
+from ..models.window_features import count_features, strips_of_each
 from ..models.world_prior import CLASSES, MARGIN, STRIDE
 from .session import Session
 
@@ -41,14 +42,26 @@ class PixelSamples:
     beliefs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def gather_samples(session: Session, regions: Sequence[int] = (TRAIN,)) -> PixelSamples:
+def gather_samples(session: Session, regions: Sequence[int] = (TRAIN,), *, plain: bool = False) -> PixelSamples:
     """Return the features of labelled pixels of all scenes, of so many at most as `MOST_PIXELS` says.
 
     Args:
         session: the scenes, divided and prepared.
         regions: whose labels are taken (`splits`).
+        plain: those of forests, whatever the session's detail path sees.
     """
+    if plain and not session.detail.plain:
+        session = replace(session, detail=DetailConfig(list(WINDOWS)), components={}, priors={})
     return _gathered(session, _places(session, regions, labelled=True))
+
+
+def gather_pixels(session: Session, name: str) -> np.ndarray:
+    """Return the scaled values (N, C) of modality `name` at labelled training pixels, as many as `gather_samples`."""
+    detail = DetailConfig(list(WINDOWS), own_windows={item.name: [1] for item in session.modalities})
+    item = next(item for item in session.modalities if item.name == name)
+    alone = replace(session, modalities=[item], detail=detail, components={}, priors={})
+    found = _gathered(alone, _places(session, (TRAIN,), labelled=True))
+    return found.features[name][found.valid[name], : len(item.bands)]
 
 
 def gather_unlabelled(session: Session, regions: Sequence[int] = (TRAIN,)) -> PixelSamples | None:
@@ -134,7 +147,8 @@ def _of_tile(
     session: Session,
 ) -> PixelSamples:
     """Return the samples at `places` (rows, columns) of the tile that begins at `origin` in the scene's grid."""
-    edge = MARGIN if session.priors else max(WINDOWS) // 2
+    config = session.detail
+    edge = max(MARGIN if session.priors else 0, config.reach)
     # Dynamic World's grid of half the resolution begins at even pixels, as when a scene is classified.
     top, left = ((place - edge) // STRIDE * STRIDE for place in origin)
     side = _TILE + 2 * edge + STRIDE
@@ -142,7 +156,8 @@ def _of_tile(
     rows, columns = places[0] + origin[0] - top, places[1] + origin[1] - left
     features, valid, beliefs = {}, {}, {}
     for item in session.modalities:
-        name, count = item.name, count_features(len(item.bands), WINDOWS)
+        name, sides = item.name, config.sides(item.name)
+        count = count_features(len(item.bands) if name not in session.components else config.components[name], sides)
         features[name] = np.zeros((len(labels), count), np.float32)
         valid[name] = np.zeros(len(labels), bool)
         if name in session.priors:
@@ -150,7 +165,8 @@ def _of_tile(
         if name in layers:
             image = torch.from_numpy(layers[name].values)
             valid[name] = layers[name].valid[rows, columns]
-            features[name] = _picked(strips_of_features([image], WINDOWS), rows, columns)
+            seen = session.components[name](image[None])[0] if name in session.components else image
+            features[name] = _picked(strips_of_each([seen], [sides], inside=config.inside), rows, columns)
             if name in session.priors:
                 belief = session.priors[name](image[None].to(session.device))[0].cpu()
                 beliefs[name] = belief[:, rows, columns].T.numpy()

@@ -17,6 +17,8 @@ from ..data.labelled_scenes import LabelledScene, count_classes
 from ..data.splits import TEST, TRAIN, VALIDATION
 from ..events import Reporter
 from ..models.base import SegmentationModel
+from ..models.components import Components
+from ..models.detail import DetailConfig
 from ..models.world_prior import WorldPrior
 from ..runtime.device import describe_device
 from ..runtime.versions import library_versions
@@ -47,6 +49,8 @@ class Session:
         measured: whether the statistics of `modalities` are those of these scenes, as they lie in the files
             (`measure_modalities`); else they may be a checkpoint's.
         priors: what Dynamic World says of modalities, for the detail path, by name (`priors`).
+        detail: settings of the detail path, but the priors.
+        components: what stands for the bands of modalities in the detail path, by name.
         counts: labelled pixels by class (K) in each region.
     """
 
@@ -59,6 +63,8 @@ class Session:
     reporter: Reporter
     measured: bool = False
     priors: Mapping[str, WorldPrior] = field(default_factory=dict)
+    detail: DetailConfig = field(default_factory=DetailConfig)
+    components: Mapping[str, Components] = field(default_factory=dict)
     counts: dict[int, np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from ..report.training import training_page
 from ..runtime.device import choose_device
 from ..runtime.outputs import check_outputs
 from ..runtime.unfinished import Unfinished
+from .detail_path import prepare_detail
 from .encoder_inputs import fit_encoder
 from .forest import load_library
 from .joining import REFITTED, join_detail, refit_detail
@@ -172,9 +173,12 @@ class _Training:
         validated, model = run.measure(VALIDATION, keep_logits=True), run.model
         alone = validated
         if self._joins():
+            prepare_detail(self.session)
             self.session.priors = world_priors(self.session)
         samples = gather_samples(self.session) if self._joins() or self.job.forest else None
         joined = join_detail(run, validated, samples) if samples is not None and self._joins() else None
+        if self.job.forest and not self.session.detail.plain:
+            samples = gather_samples(self.session, plain=True)
         if joined is not None:
             model, validated = joined, run.measure(VALIDATION, joined, keep_logits=True)
         scored, scores_on = validated, f"validation pixels of {self.manifest.name}, {chosen_by(self.session)}"

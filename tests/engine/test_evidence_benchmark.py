@@ -134,12 +134,58 @@ def test_a_cell_is_measured_and_its_tables_are_made(floods, tmp_path, monkeypatc
     monkeypatch.setattr(run, "_run", short)
     assert run.main([*arguments, "--only", "floods_s1/20/0"]) == 0
     records = [json.loads(line) for line in results.read_text().splitlines()]
-    assert [item["method"] for item in records] == list(protocol.METHODS)
+    assert [item["method"] for item in records] == [name for name in protocol.METHODS if name != protocol.SCRATCH]
     scores = {item["method"]: item["miou"] for item in records}
     assert min(scores["lacuna"], scores["detail"], scores["forest"], scores["boosting"]) > 0.8
     assert run.main([*arguments, "--only", "floods_s1/20/0", "--list"]) == 0
     text = table.markdown(records)
     assert "floods_s1" in text and "boosting" in text and "1 of" in text
+
+
+def crowns(folder):
+    """Write plots such as those of tree_crowns, far from one another: the first band of hsi tells the genus."""
+    rng = np.random.default_rng(0)
+    for number in range(1, 17):
+        place = rasterio.Affine(0.5, 0, 540000 + 100 * number, 0, -0.5, 4140000)
+        genus = np.kron(rng.permutation(np.resize(np.arange(1, 5), 16)).reshape(4, 4), np.ones((8, 8), int))
+        for kind, bands, dtype in (("rgb", 3, "float32"), ("hsi", 369, "int16"), ("chm", 1, "float32")):
+            values = rng.normal(0, 30, (bands, 32, 32)) + (1000 * genus if kind == "hsi" else 100)
+            _write(folder / kind / f"MLBS_{number}.tif", values.astype(dtype), place)
+        _write(folder / "labels" / f"MLBS_{number}.tif", genus[None].astype("uint8"), place)
+
+
+def _write(path, values, place):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count, height, width = values.shape
+    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": values.dtype}
+    with rasterio.open(path, "w", crs="EPSG:32617", transform=place, **profile) as dataset:
+        dataset.write(values)
+
+
+@pytest.mark.slow
+def test_the_same_network_from_scratch_is_added_to_cells_that_were_fine_tuned(tmp_path, monkeypatch):
+    crowns(tmp_path / "data" / "tree_crowns")
+    results = tmp_path / "results.jsonl"
+    first = {**protocol.Cell("tree_crowns", 20, 0)._asdict(), "method": "lacuna", "miou": 0.5, "oa": 0.5, "cases": []}
+    floods_alone = {**first, "dataset": "floods_s1"}
+    results.write_text("".join(json.dumps(item) + "\n" for item in (first, floods_alone)))
+    arguments = ["--data", str(tmp_path / "data"), "--work", str(tmp_path / "work"), "--results", str(results)]
+    jobs, kept = [], run._run
+
+    def short(job):
+        jobs.append(job)
+        job.epochs = 1
+        return kept(job)
+
+    monkeypatch.setattr(run, "_run", short)
+    assert run.main([*arguments, "--scratch"]) == 0
+    (found,) = [json.loads(line) for line in results.read_text().splitlines()][2:]
+    assert (found["dataset"], found["amount"], found["method"]) == ("tree_crowns", 20, "scratch")
+    assert len(found["cases"]) == 7 and found["miou"] > 0.5
+    (job,) = jobs
+    assert job.kind == "train" and job.encoder_weights == "none" and job.detail
+    # Neither is left: floods are trained from scratch anyway.
+    assert run.main([*arguments, "--scratch"]) == 0 and len(jobs) == 1
 
 
 def cases(*levels):
@@ -211,6 +257,13 @@ def test_tables_of_networks_show_scenarios_spreads_and_what_a_part_is_worth():
     records += [network(name, 0, 0.4, 0.1) for name in ("stacked_dropout", "averaged", "alone")]
     told = "sgma. Against the better opponent: average +15.0 points (stacked), worst scenario +20.0, ahead in 2 of 2"
     assert told in table.markdown(records)
+
+
+def test_what_was_trained_from_scratch_has_a_row_where_it_was_measured():
+    records = methods(0, lacuna=(0.5, 0.3), forest=(0.4, 0.1), boosting=(0.2, 0.1))
+    assert "scratch" not in table.markdown(records)
+    records += methods(0, scratch=(0.3, 0.2))
+    assert "| scratch | 25.0 | 30.0 | 20.0 | 50.0 | 1 |" in table.markdown(records)
 
 
 def test_curves_show_every_amount_and_the_spread_over_seeds():

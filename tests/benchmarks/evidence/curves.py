@@ -10,7 +10,10 @@ from typing import Any
 
 from .protocol import AMOUNTS, DATASETS, METHODS
 
-_COLOURS = {"lacuna": "#2166ac", "network": "#92c5de", "detail": "#5aae61", "forest": "#b2182b", "boosting": "#f4a582"}
+_COLOURS = {
+    **{"lacuna": "#2166ac", "network": "#92c5de", "detail": "#5aae61"},
+    **{"scratch": "#762a83", "forest": "#b2182b", "boosting": "#f4a582"},
+}
 # A panel, from the left and top of one to those of the next; within it the axes.
 _WIDTH, _HEIGHT, _COLUMNS = 270, 250, 3
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 256.0, 28.0, 206.0

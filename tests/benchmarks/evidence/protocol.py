@@ -16,8 +16,12 @@ from ..strategies import protocol as small
 SEEDS = (0, 1, 2)
 # Small squares of labels a class, side in pixels given by the data set; None: all labels.
 AMOUNTS: tuple[int | None, ...] = (None, 20, 100, 5)
-# `lacuna` is what `lacuna finetune` or `lacuna train` writes; network and detail path are its parts alone.
-METHODS = ("lacuna", "network", "detail", "forest", "boosting")
+# `lacuna` is what `lacuna finetune` or `lacuna train` writes; network and detail path are its parts alone. `scratch` is
+# what `lacuna train` makes of the same labels where `lacuna` was fine-tuned: the same network from random weights.
+METHODS = ("lacuna", "network", "detail", "scratch", "forest", "boosting")
+SCRATCH = "scratch"
+# Of trainings from scratch on few labels.
+SCRATCH_EPOCHS = 10
 RIVALS = ("forest", "boosting")
 
 # The kind of a cell in which networks are compared, which also begins its key.

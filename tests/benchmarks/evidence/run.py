@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from lacuna.engine.training.validation import Evaluator, Tally
 from ..strategies import data as strategies
 from ..strategies import protocol as small
 from . import data, networks, protocol
-from .protocol import DATASETS, NETWORKS, RIVALS, AnyCell, Cell, NetworkCell
+from .protocol import DATASETS, NETWORKS, RIVALS, SCRATCH_EPOCHS, AnyCell, Cell, NetworkCell
 from .rivals import Rival
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,7 +51,7 @@ CPU = torch.device("cpu")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is left of the queue; return 1 if a cell failed."""
     options = _parse(arguments)
-    done = {protocol.cell_of(item) for item in read(options.results)}
+    done = _done(read(options.results), options.scratch)
     cells, failed = protocol.pending(protocol.queue(), done, options.only), 0
     if options.list:
         print("\n".join(map(str, cells)))
@@ -59,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     for cell in cells:
         try:
-            records = measure(cell, options.data, options.work)
+            if options.scratch and isinstance(cell, Cell):
+                records = [_from_scratch(cell, options.data, options.work)]
+            else:
+                records = measure(cell, options.data, options.work)
         except LacunaError as problem:
             failed += 1
             print(f"{cell} failed: {problem.text} {problem.hint}", file=sys.stderr, flush=True)
@@ -74,6 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the results in a file; none where there is no file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _done(records: Sequence[Mapping[str, Any]], scratch: bool) -> set[AnyCell]:
+    """Return the cells that need no more; with `scratch` those that have that method, are not begun, or need none."""
+    begun = {protocol.cell_of(item) for item in records}
+    if not scratch:
+        return begun
+    has = {protocol.cell_of(item) for item in records if item.get("method") == protocol.SCRATCH}
+    lack = {cell for cell in begun - has if isinstance(cell, Cell) and DATASETS[cell.dataset].base}
+    return set(protocol.queue()) - lack
 
 
 def measure(cell: AnyCell, folder: Path, work: Path) -> list[dict[str, Any]]:
@@ -96,17 +109,15 @@ def _network(cell: NetworkCell, folder: Path, work: Path) -> list[dict[str, Any]
 
 def _methods(cell: Cell, folder: Path, work: Path) -> list[dict[str, Any]]:
     """Return the results of all methods on the labels of a cell."""
-    dataset, manifests = DATASETS[cell.dataset], data.prepare(cell.dataset, folder, work)
-    labels = manifests.train
-    if cell.amount is not None:
-        labels = data.thinned(labels, cell.amount, dataset.side, cell.seed, work)
+    manifests, labels = _labels_of(cell, folder, work)
     output, began = work / f"{cell.dataset}-{cell.amount or 'all'}-{cell.seed}.safetensors", time.monotonic()
     if manifests.base is not None:
         base = _base(cell.dataset, manifests.base, work)
         _run(FinetuneJob(str(base), str(output), manifest=str(labels), seed=cell.seed, device="cpu", forest=False,
                          overwrite=True))  # fmt: skip
     else:
-        _run(TrainJob(str(labels), "sgma", str(output), seed=cell.seed, epochs=10, device="cpu", overwrite=True))
+        _run(TrainJob(str(labels), "sgma", str(output), seed=cell.seed, epochs=SCRATCH_EPOCHS, device="cpu",
+                      overwrite=True))  # fmt: skip
     seconds = {"lacuna": time.monotonic() - began}
     card, model = load(str(output))
     models: dict[str, nn.Module] = {"lacuna": model}
@@ -116,21 +127,54 @@ def _methods(cell: Cell, folder: Path, work: Path) -> list[dict[str, Any]]:
         began = time.monotonic()
         models[name] = _rival(name, card, labels, cell.seed)
         seconds[name] = time.monotonic() - began
-    return [
+    records = [
         {**cell._asdict(), "method": name, **_scores(tested), "seconds": round(seconds.get(name, 0.0), 1)}
         for name, tested in ((name, _test(item, card, manifests.test)) for name, item in models.items())
     ]
+    return records if manifests.base is None else [*records, _from_scratch(cell, folder, work)]
+
+
+def _from_scratch(cell: Cell, folder: Path, work: Path) -> dict[str, Any]:
+    """Return the result of the base's architecture trained from random weights on the labels of a cell.
+
+    All but the network's sizes and the number of epochs is as `lacuna train` does it, the detail path too.
+    """
+    manifests, labels = _labels_of(cell, folder, work)
+    output, config = (work / f"{cell.dataset}-{cell.amount or 'all'}-{cell.seed}-scratch{end}" for end in (
+        ".safetensors", ".toml"))  # fmt: skip
+    model = small.base_config("sgma", _kind(cell.dataset))["model"]
+    config.write_text(strategies.config_text({"model": model}), encoding="utf-8")
+    began = time.monotonic()
+    _run(TrainJob(str(labels), "sgma", str(output), config=str(config), seed=cell.seed, epochs=SCRATCH_EPOCHS,
+                  encoder_weights="none", device="cpu", overwrite=True))  # fmt: skip
+    seconds = round(time.monotonic() - began, 1)
+    card, trained = load(str(output))
+    scores = _scores(_test(trained, card, manifests.test))
+    return {**cell._asdict(), "method": protocol.SCRATCH, **scores, "seconds": seconds}
+
+
+def _labels_of(cell: Cell, folder: Path, work: Path) -> tuple[data.Manifests, Path]:
+    """Return the manifests of a cell's data set, and the one with the labels of the cell."""
+    dataset, manifests = DATASETS[cell.dataset], data.prepare(cell.dataset, folder, work)
+    if cell.amount is None:
+        return manifests, manifests.train
+    return manifests, data.thinned(manifests.train, cell.amount, dataset.side, cell.seed, work)
 
 
 def _base(dataset: str, manifest: Path, work: Path) -> Path:
     """Return the checkpoint that a data set is fine-tuned from, trained elsewhere; made if it is not there yet."""
     output = work / f"{dataset}-base.safetensors"
     if not output.exists():
-        kind = "tree_crowns" if dataset == "tree_crowns" else "landcover_s2_s1_dem"
+        kind = _kind(dataset)
         config = work / f"{kind}-base-config.toml"
         config.write_text(strategies.config_text(small.base_config("sgma", kind)), encoding="utf-8")
         _run(TrainJob(str(manifest), "sgma", str(output), config=str(config), device="cpu", detail=False))
     return output
+
+
+def _kind(dataset: str) -> str:
+    """Return by which settings of the comparison of strategies the base of a data set is made."""
+    return "tree_crowns" if dataset == "tree_crowns" else "landcover_s2_s1_dem"
 
 
 def _rival(name: str, card: Card, manifest: Path, seed: int) -> Rival:
@@ -195,6 +239,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=STORED, help="default: the results in the repository")
     parser.add_argument(
         "--only", action="append", default=[], help="DATASET/AMOUNT/SEED or networks/DATASET/VARIANT/SEED, with * and ?"
+    )
+    parser.add_argument(
+        "--scratch", action="store_true", help="measure nothing but the method scratch, in cells that lack it"
     )
     parser.add_argument("--threads", type=int, default=1, help="of the CPU; other numbers give other last bits")
     parser.add_argument("--list", action="store_true", help="print what is left to do, and do nothing")

@@ -19,7 +19,7 @@ from . import run
 from .curves import picture
 from .goal import in_words, standing
 from .network_tables import network_tables, percent, scenario_means
-from .protocol import AMOUNTS, DATASETS, METHODS, NETWORKS, RIVALS, Dataset, NetworkCell, cell_of, queue
+from .protocol import AMOUNTS, DATASETS, METHODS, NETWORKS, RIVALS, SCRATCH, Dataset, NetworkCell, cell_of, queue
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "evidence.md"
 PICTURE = PAGE.parent / "images" / "evidence.svg"
@@ -88,7 +88,9 @@ def _tables(dataset: Dataset, own: Records) -> list[str]:
         names = [" + ".join(case["available"]) for case in measured[0]["cases"]]
         head = ["method", "mean", *names, "accuracy", "seconds"]
         lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
-        lines += [_row(method, [item for item in measured if item["method"] == method]) for method in METHODS]
+        rows = {method: [item for item in measured if item["method"] == method] for method in METHODS}
+        # Only where a checkpoint is fine-tuned is there something from scratch beside it, and not yet everywhere.
+        lines += [_row(method, items) for method, items in rows.items() if items or method != SCRATCH]
         parts.append("\n".join([*lines, "", _goal(measured, dataset.goal), ""]))
     return parts
 

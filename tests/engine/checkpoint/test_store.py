@@ -107,6 +107,15 @@ def test_half_precision_is_smaller_and_comes_back_as_float32(path, card, model, 
     assert loaded.count.dtype == torch.int64
 
 
+def test_buffers_are_never_halved(path, card, model):
+    """Knots of a code that lie near one another would become one, and numbers beyond half precision infinite."""
+    model.register_buffer("knots", torch.tensor([1.0, 1.0001, 3e38]))
+    store.save(path, model, card, half=True)
+    found = safetensors.torch.load_file(path)
+    assert torch.equal(found["knots"], model.knots)
+    assert found["layer.weight"].dtype == torch.float16
+
+
 @pytest.mark.parametrize(("value", "half"), [(float("nan"), False), (float("inf"), False), (1e6, True)])
 def test_numbers_that_are_not_finite_are_not_saved(path, card, model, value, half):
     with torch.no_grad():

@@ -561,6 +561,19 @@ def test_changes_of_values_are_those_of_the_parent(make, make_checkpoint):
         assert read_settings(job, card).recipe.changes == {}
 
 
+def test_the_detail_path_is_set_as_the_parents_was_unless_the_configuration_says_otherwise(make, make_checkpoint):
+    given = {"components": {"optical": 1}, "smoothing": 9}
+    parent = {"settings": {"detail": given}}
+    path = make_checkpoint("other.safetensors", "sgma", BANDS, CLASSES, SMALL, training=parent)
+    for config, wanted in (("", given), ("[training.detail]\nsmoothing = 3\n", {"smoothing": 3})):
+        job = make(config=config)
+        job.checkpoint = path
+        assert read_settings(job, read_card(path)).recipe.config.detail == wanted
+    card = read_card(path)
+    card.training = {"settings": {"detail": 3}}
+    assert read_settings(make(config=""), card).recipe.config.detail == {}
+
+
 def test_heads_with_added_classes_are_what_is_new(make, world, write_raster, heard, monkeypatch):
     values = arrays()["labels"]
     values[:40, :40] = 9

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lacuna.engine.checkpoint.card import scenarios
 from lacuna.engine.errors import LacunaError
 from lacuna.engine.models import detail
+from lacuna.engine.models.components import Components
 from lacuna.engine.models.config import checked
 from lacuna.engine.models.detail import Detail, DetailConfig, QuantileCode
 from lacuna.engine.models.joined import join
@@ -106,7 +107,54 @@ def test_without_smoothing_it_is_the_perceptron_itself():
     torch.testing.assert_close(smooth(images).exp(), wanted.clamp(min=1e-4), atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("config", [{"windows": [4]}, {"smoothing": 2}, {"knots": 1}, {"dropout": 1.0}, {"width": 0}])
+WIDE = {"own_windows": {"a": [5], "b": [3, 21]}, "components": {"a": 2}, "inside": True}
+
+
+def test_components_and_windows_of_their_own_reach_no_farther_than_the_margin():
+    model, images = make(**WIDE), draw(80)
+    assert model.margin == 10 + 2
+    assert model.enter["m_a"].in_features == 2 * 3 and model.enter["m_b"].in_features == 5
+    whole = model(images)
+    inner = model({name: image[..., 20:60, 8:72] for name, image in images.items()})
+    side = model.margin
+    wanted = whole[..., 20 + side : 60 - side, 8 + side : 72 - side]
+    torch.testing.assert_close(inner[..., side:-side, side:-side], wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", [{"components": {"a": 4}}, {"components": {"c": 1}}, {"own_windows": {"c": [3]}}])
+def test_settings_of_modalities_have_to_suit_them(config):
+    with pytest.raises(LacunaError) as caught:
+        make(**config)
+    assert caught.value.code == "bad-config"
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6))
+def test_components_are_uncorrelated_and_holes_stay_holes(seed, bands):
+    rng = np.random.default_rng(seed)
+    pixels = torch.from_numpy((rng.normal(0, 1, (300, bands)) @ rng.normal(0, 1, (bands, bands))).astype(np.float32))
+    part = Components(bands, 2)
+    part.fit(pixels)
+    found = part(pixels.T[None, :, :, None])[0, :, :, 0]
+    torch.testing.assert_close(torch.cov(found), torch.eye(2), atol=1e-2, rtol=0)
+    again = Components(bands, 2)
+    again.fit(pixels)
+    assert torch.equal(again.weights, part.weights)
+    assert (part(torch.zeros(1, bands, 3, 3)) == 0).all()
+
+
+def test_bands_that_are_copies_of_one_another_have_one_component():
+    part = Components(3, 2)
+    part.fit(torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).repeat(1, 3))
+    assert torch.isfinite(part.weights).all() and (part.weights[1] == 0).all() and (part.weights[0] > 0).all()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *({"windows": [4]}, {"components": {"a": 0}}, {"own_windows": {"a": []}}, {"own_windows": {"a": [2]}}),
+        *({"smoothing": 2}, {"knots": 1}, {"dropout": 1.0}, {"width": 0}),
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(config):
     with pytest.raises(LacunaError) as caught:
         make(**config)

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from lacuna.engine.models.window_features import count_differences, count_features, strips_of_features, with_differences
+from lacuna.engine.models.window_features import (
+    count_differences,
+    count_features,
+    strips_of_each,
+    strips_of_features,
+    with_differences,
+)
 
 WINDOWS = (3, 7, 15)
 
@@ -51,3 +57,25 @@ def test_a_single_band_has_no_differences():
     features = torch.randn(count_features(1, WINDOWS), 5)
     assert torch.equal(with_differences(features, WINDOWS), features)
     assert count_differences(1, WINDOWS) == len(features)
+
+
+def test_each_image_may_have_windows_of_its_own(image):
+    other = image[:1].flip(2)
+    found = torch.cat(list(strips_of_each([image, other], [(3,), (7, 15)], 4000)), 1)
+    first, second = (
+        torch.cat(list(strips_of_features([item], sides)), 1) for item, sides in ((image, (3,)), (other, (7, 15)))
+    )
+    torch.testing.assert_close(found, torch.cat([first, second]))
+
+
+def test_windows_may_leave_out_holes_and_what_lies_beyond(image):
+    holed = image.clone()
+    holed[:, 3:16, 30:44] = 0
+    found = torch.cat(list(strips_of_each([holed], [(9,)], 4000, inside=True)), 1)
+    for row, column in ((0, 0), (1, 33), (20, 51), (25, 25)):
+        window = holed[:, max(row - 4, 0) : row + 5, max(column - 4, 0) : column + 5].flatten(1).double()
+        window = window[:, (window != 0).any(0)]
+        wanted = torch.cat([window.mean(1), window.std(1, unbiased=False)]).float()
+        torch.testing.assert_close(found[3:, row, column], wanted, atol=1e-4, rtol=1e-4)
+    assert torch.isfinite(found).all()
+    assert (found[3:, 9, 36] == 0).all(), "a window of a hole alone is a hole"

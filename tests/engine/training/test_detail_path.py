@@ -11,6 +11,7 @@ import torch
 
 from lacuna.engine.checkpoint.card import scenarios
 from lacuna.engine.errors import CancelledError
+from lacuna.engine.models.detail import DetailConfig
 from lacuna.engine.models.window_features import count_features
 from lacuna.engine.training import detail_path
 from lacuna.engine.training.detail_path import train_detail
@@ -27,7 +28,15 @@ def brief_detail():
 
 def session(heard, seed=0):
     modalities = [SimpleNamespace(name=name, bands=list(range(count))) for name, count in BANDS.items()]
-    return SimpleNamespace(modalities=modalities, classes=["a", "b", "c"], seed=seed, reporter=heard[0], priors={})
+    return SimpleNamespace(
+        modalities=modalities,
+        classes=["a", "b", "c"],
+        seed=seed,
+        reporter=heard[0],
+        priors={},
+        detail=DetailConfig(),
+        components={},
+    )
 
 
 def samples(count=3000, seed=0, shift=0.0):

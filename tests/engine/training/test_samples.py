@@ -12,6 +12,7 @@ import torch
 from lacuna.engine.data.splits import GAP, TRAIN
 from lacuna.engine.imports.encoder_file import load_encoder
 from lacuna.engine.imports.encoder_weights import bundled_path
+from lacuna.engine.models.detail import DetailConfig
 from lacuna.engine.models.window_features import count_features
 from lacuna.engine.models.world_prior import WorldPrior, WorldPriorConfig
 from lacuna.engine.training import samples
@@ -36,7 +37,15 @@ class Scene:
 
 def session(scenes, heard, seed=0):
     modality = SimpleNamespace(name="optical", bands=["red"])
-    return SimpleNamespace(scenes=scenes, modalities=[modality], seed=seed, reporter=heard[0], priors={})
+    return SimpleNamespace(
+        scenes=scenes,
+        modalities=[modality],
+        seed=seed,
+        reporter=heard[0],
+        priors={},
+        detail=DetailConfig(),
+        components={},
+    )
 
 
 def test_a_large_scene_is_read_in_few_tiles(heard, monkeypatch):

@@ -381,6 +381,43 @@ def test_a_network_is_joined_with_a_detail_path(two_scenes, run_train):
     assert all(torch.equal(trained[name], value) for name, value in model.network.state_dict().items())
 
 
+DETAIL = """
+[training.detail]
+components = {optical = 1}
+own_windows = {optical = [], height = [5, 21]}
+inside = true
+smoothing = 3
+"""
+
+
+def test_the_detail_path_has_the_settings_that_are_asked_for_and_the_forest_its_own(two_scenes, run_train, heard):
+    result = run_train(two_scenes.manifest(), config=CONFIG + DETAIL, detail=True, forest=True)
+    card, model = load(result["checkpoint"])
+    found = card.architecture["config"]["detail"]
+    assert found["components"] == {"optical": 1} and found["own_windows"]["height"] == [5, 21]
+    assert card.training["settings"]["detail"]["smoothing"] == 3
+    # One component of a pixel; the height, and means and deviations of two windows.
+    assert [model.detail.enter[f"m_{name}"].in_features for name in ("optical", "height")] == [1, 5]
+    # The two optical bands rise and fall against one another, so that their component has them with both signs.
+    low, high = model.detail.components["m_optical"].weights[0].sort().values
+    assert low < 0 < high
+    assert load(result["forest"]["checkpoint"])[0].architecture["config"]["windows"] == [3, 7, 15]
+    assert "1 principal components of the 2 bands of optical" in " ".join(event.get("text", "") for event in heard[1])
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        *(("depth = 3", "depth"), ("components = {radar = 1}", "radar")),
+        *(("priors = {}", "priors"), ("windows = [4]", "odd")),
+    ],
+)
+def test_settings_of_the_detail_path_that_make_no_sense_are_refused(two_scenes, run_train, table, told):
+    with pytest.raises(LacunaError, match=told) as caught:
+        run_train(two_scenes.manifest(), config=f"{CONFIG}[training.detail]\n{table}\n", detail=True)
+    assert caught.value.code == "bad-config"
+
+
 def test_the_papers_know_no_detail_path(two_scenes, run_train):
     config = CONFIG.replace("[model]", '[model]\nencoder = "resnet_small"') + "epochs = 1\n"
     result = run_train(two_scenes.manifest(), detail=True, preset="paper", config=config)
