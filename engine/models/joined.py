@@ -10,7 +10,7 @@ serve at places unlike those of their labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,9 +93,10 @@ class Joined(Made):
         names, size = self.present(images), reference_size(images, size)
         weights = self.model_config.weights.get("+".join(names), _ALIKE)
         # What counts for nothing is not computed.
+        parts: tuple[Callable[..., Tensor], ...] = (self.network, self.detail, self._said)
         logits = [
             weight * at_least_single(part(images, size)).log_softmax(1)
-            for weight, part in zip(weights, (self.network, self.detail, self._said))
+            for weight, part in zip(weights, parts)
             if weight > 0
         ]
         total = logits[0]

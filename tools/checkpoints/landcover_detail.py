@@ -57,7 +57,8 @@ def world_config(optical: Modality, line: np.ndarray) -> WorldPriorConfig:
     assert len(places) == len(KEYS)
     gain, offset = (np.array(table[key])[places] for key in ("gain", "offset"))
     whole = gain * line[:, 1], offset * line[:, 1] + line[:, 0]
-    return WorldPriorConfig(places, *([float(f"{value:.9g}") for value in item] for item in whole))
+    gains, offsets = ([float(f"{value:.9g}") for value in item] for item in whole)
+    return WorldPriorConfig(places, gains, offsets)
 
 
 def train_detail(
@@ -186,7 +187,7 @@ def _fit(model: Detail, lessons: _Lessons, rng: np.random.Generator) -> None:
             group["lr"] = RATE * (1 - step / STEPS)
         loss = _step(model, lessons, _TEACHING[rng.integers(len(_TEACHING))], rng)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
 

@@ -160,7 +160,7 @@ def measure(modalities: Sequence[Modality], keep: Path | None = None) -> Measure
         measured.floods.update(right)
         kept.update({f"{name}|{key}": value.numpy().astype(np.float16) for key, value in found.items()})
     if keep is not None:
-        np.savez(keep, **kept)
+        np.savez(keep, allow_pickle=False, **kept)
     return measured
 
 
