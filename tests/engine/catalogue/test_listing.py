@@ -41,7 +41,7 @@ def test_a_catalogue_of_a_server_shows_cards_before_anything_is_fetched(server, 
     assert (entry.name, entry.file_name, entry.size) == (NAME, f"{NAME}.safetensors", 1938186)
     assert entry.address == f"{server.address}/{NAME}.safetensors"
     assert entry.card.names == ["optical", "radar", "elevation"]
-    assert round(entry.card.miou(("optical", "radar")), 2) == 0.39
+    assert round(entry.card.miou(("optical", "radar")), 2) == 0.37
     assert [path for path, _ in server.asked] == ["/catalogue.json"]
 
 
