@@ -120,7 +120,7 @@ def test_the_catalogue_shows_cards_and_scores_and_fetches_nothing(dialog, own, p
     texts = [row.text(column) for column in range(dialog.list.columnCount())]
     assert texts == [NAME, "optical, radar, elevation", "8", "0.37", "1.9 MB", "", "CC-BY-SA-4.0"]
     card = dialog.cardText.toPlainText()
-    assert "mIoU 0.39 with all modalities; 0.10 (elevation) to 0.39 (optical + radar) with fewer" in card
+    assert "mIoU 0.37 with all modalities; 0.06 (elevation) to 0.37 (optical + radar) with fewer" in card
     assert "TerraMesh" in card
     assert str(own) in dialog.folderLabel.text()
     assert published.asked == ["/catalogue.json"]
@@ -176,7 +176,7 @@ def test_progress_shows_and_cancel_leaves_what_can_be_gone_on_with(dialog, own, 
     published.gate.clear()
     click(dialog.downloadButton, qtbot)
     qtbot.waitUntil(lambda: dialog.progressBar.value() > 0)
-    assert dialog.progressBar.maximum() == 2630
+    assert dialog.progressBar.maximum() == 1938
     assert "kB" in dialog.progressLabel.text()
     assert not dialog.list.isEnabled() and not dialog.downloadButton.isEnabled()
     click(dialog.cancelButton, qtbot)
