@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..checkpoint.card import Card
 from ..data.splits import VALIDATION
+from ..events import Reporter
 from ..models.base import SegmentationModel
 from ..models.joined import Joined
 from ..training.joining import join_detail
@@ -25,6 +26,19 @@ def network_card(card: Card, model: SegmentationModel) -> Card:
     if not isinstance(model, Joined):
         return card
     return replace(card, architecture=dict(model.model_config.network))
+
+
+def say_what_stays_behind(model: SegmentationModel, reporter: Reporter) -> None:
+    """Say that what Dynamic World says by itself in a checkpoint is no part of what is made from it.
+
+    It answers in the checkpoint's classes and for places without labels. Where there are labels, the new detail path
+    learns from them what it is worth.
+    """
+    if isinstance(model, Joined) and model.model_config.world:
+        reporter.info(
+            "In this checkpoint Dynamic World answers for itself too. In the fine-tuned one it does not: there the "
+            "detail path hears it, and learns from your labels how far to believe it."
+        )
 
 
 def with_detail(outcome: Outcome, run: Run, samples: PixelSamples) -> tuple[SegmentationModel, Outcome]:

@@ -36,7 +36,7 @@ from ..training.run import Run, write_checkpoint, write_report
 from ..training.samples import PixelSamples, gather_samples
 from ..training.session import Session
 from ..training.state import part_path, remove_progress, training_fingerprint
-from .detail import network_card, network_of, with_detail
+from .detail import network_card, network_of, say_what_stays_behind, with_detail
 from .lora import adapter_tensors, merge_lora, save_adapters
 from .network import Regrouped, adapt_network, whole_tensors
 from .outcome import measure_outcome
@@ -64,6 +64,7 @@ def finetune(job: FinetuneJob, reporter: Reporter) -> dict[str, Any]:
     device = choose_device(job.device, reporter)
     card, parent = load(job.checkpoint, device)
     task = read_task(job, network_card(card, parent), reporter)
+    say_what_stays_behind(parent, reporter)
     if job.plan_only:
         with gdal_limits():
             return _run(task, parent, device, reporter)[0]

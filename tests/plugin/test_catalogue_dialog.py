@@ -118,9 +118,9 @@ def click(button, qtbot):
 def test_the_catalogue_shows_cards_and_scores_and_fetches_nothing(dialog, own, published):
     row = dialog.list.topLevelItem(0)
     texts = [row.text(column) for column in range(dialog.list.columnCount())]
-    assert texts == [NAME, "optical, radar, elevation", "6", "0.39", "2.6 MB", "", "CC-BY-SA-4.0"]
+    assert texts == [NAME, "optical, radar, elevation", "8", "0.37", "1.9 MB", "", "CC-BY-SA-4.0"]
     card = dialog.cardText.toPlainText()
-    assert "mIoU 0.39 with all modalities; 0.10 (elevation) to 0.39 (optical + radar) with fewer" in card
+    assert "mIoU 0.37 with all modalities; 0.06 (elevation) to 0.37 (optical + radar) with fewer" in card
     assert "TerraMesh" in card
     assert str(own) in dialog.folderLabel.text()
     assert published.asked == ["/catalogue.json"]
@@ -169,14 +169,14 @@ def test_another_file_of_the_name_is_replaced_only_by_a_button_that_says_so(dial
     assert "replaced" in dialog.folderLabel.text()
     click(dialog.downloadButton, qtbot)
     settle(dialog, qtbot)
-    assert (own / f"{NAME}.safetensors").stat().st_size == 2630400
+    assert (own / f"{NAME}.safetensors").stat().st_size == 1938186
 
 
 def test_progress_shows_and_cancel_leaves_what_can_be_gone_on_with(dialog, own, published, qtbot):
     published.gate.clear()
     click(dialog.downloadButton, qtbot)
     qtbot.waitUntil(lambda: dialog.progressBar.value() > 0)
-    assert dialog.progressBar.maximum() == 2630
+    assert dialog.progressBar.maximum() == 1938
     assert "kB" in dialog.progressLabel.text()
     assert not dialog.list.isEnabled() and not dialog.downloadButton.isEnabled()
     click(dialog.cancelButton, qtbot)

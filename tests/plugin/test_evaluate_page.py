@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from osgeo import gdal
 from qgis.core import QgsFeature, QgsField, QgsGeometry, QgsProject, QgsRasterLayer, QgsRectangle, QgsVectorLayer
 from qgis.PyQt.QtCore import QObject, QPoint, Qt, QUrl, QVariant, pyqtSlot
 from qgis.PyQt.QtGui import QDesktopServices, QKeySequence
@@ -45,7 +46,7 @@ def page(open_page, sample, engine_python, checkpoint):
 
 @pytest.fixture
 def labels(sample):
-    """Return the reference of the sample scene as a layer; its value 3 is no class of the checkpoint."""
+    """Return the reference of the sample scene as a layer."""
     source = Path(sample["optical"].source()).parent / "labels.tif"
     layer = QgsRasterLayer(str(source), "labels")
     assert layer.isValid()
@@ -114,13 +115,21 @@ def fields(sample, covers):
     return layer
 
 
-def test_the_button_says_what_is_missing(page, labels, qtbot):
+def test_the_button_says_what_is_missing(page, sample_labels, tmp_path, qtbot):
+    path = str(tmp_path / "labels.tif")
+    copy = gdal.Translate(path, sample_labels)
+    band = copy.GetRasterBand(1)
+    # Flooded vegetation becomes a value of no class.
+    band.WriteRaster(0, 0, copy.RasterXSize, copy.RasterYSize, band.ReadRaster().replace(b"\x03", b"\x08"))
+    copy = band = None
     assert not page.evaluateButton.isEnabled()
     assert "Choose the labels" in page.estimateLabel.text()
-    page.labels.set_layer(labels)
-    qtbot.waitUntil(lambda: page.estimateLabel.text().endswith("ignore them: 3."), timeout=LONG)
+    layer = QgsRasterLayer(path, "labels")
+    QgsProject.instance().addMapLayer(layer)
+    page.labels.set_layer(layer)
+    qtbot.waitUntil(lambda: page.estimateLabel.text().endswith("ignore them: 8."), timeout=LONG)
     assert not page.evaluateButton.isEnabled()
-    page.labels.table.choose("3", "")
+    page.labels.table.choose("8", "")
     qtbot.waitUntil(page.evaluateButton.isEnabled)
     assert page.estimateLabel.text() == "7 cases"
     page.rows[1].set_layer(None)
@@ -132,7 +141,7 @@ def test_every_combination_with_areas_shows_what_the_engine_found(shown):
     ready, result = shown
     view = ready.view
     assert view.isVisible()
-    assert [item["labelled"] for item in result["classes"]] == [3127, 10396, 21213, 11742, 0, 3608]
+    assert [item["labelled"] for item in result["classes"]] == [3127, 10396, 0, 21213, 11742, 0, 0, 3608]
     shown = view.cases.values()
     assert [row[0] for row in shown] == SCENARIOS
     for row, case in zip(shown, result["cases"]):
@@ -147,8 +156,10 @@ def test_every_combination_with_areas_shows_what_the_engine_found(shown):
     areas = view.areas.values()
     expected = [[round(item[key] / 1e4, 4) for key in ("mapped_m2", "area_m2", "low_m2", "high_m2")]
                 for item in result["areas"]["classes"]]  # fmt: skip
-    assert result["classes"][4]["labelled"] == 0
-    expected[4][1:] = [None] * 3
+    absent = [number for number, item in enumerate(result["classes"]) if item["labelled"] == 0]
+    assert [result["classes"][number]["value"] for number in absent] == [3, 6, 7]
+    for number in absent:
+        expected[number][1:] = [None] * 3
     assert [row[1:] for row in areas] == expected
     assert not view.sums.isVisible()
     assert "Done in" in ready.summaryLabel.text()

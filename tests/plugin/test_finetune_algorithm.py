@@ -114,7 +114,7 @@ def test_polygons_with_a_text_field_add_merge_and_drop_classes(processing, reque
         FIELD="kind",
         CLASS_MAP="wheat=Crops,reed=bed=Reed",
         MERGE="Crops=Open land,Rangeland=Open land",
-        DROP="Snow or ice",
+        DROP="Snow or ice,Bare ground,Flooded vegetation",
         STRATEGY="weights",
         WEIGHTS="1,0,1,0,2,0,0",
         METHOD="head",

@@ -21,7 +21,7 @@ BANDS = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B11", "B12"]
 # What has been added to the values of a scene at level 1C, and at level 2A; told from the darkest values of each.
 OFFSETS = {
     "38D_378R_2_3": (0, 0),
-    "433D_629L_3_1": (1000, 1000),
+    "433D_629L_3_1": (1000, 0),
     "609U_541L_3_0": (1000, 0),
     "637U_59R_1_3": (0, 0),
 }

@@ -81,7 +81,7 @@ def test_what_came_before_a_failure_stays_and_is_gone_on_with(get, refused, serv
     server.cuts = [700_000, 0, 0, 0]
     problem, left = refused()
     assert problem.code == "interrupted"
-    assert "700 kB of 2.6 MB" in problem.text
+    assert "700 kB of 1.9 MB" in problem.text
     assert left == [f"{FILE}.part", f"{FILE}.part.json"]
     server.asked.clear()
     assert get().read_bytes() == body
@@ -255,7 +255,7 @@ def test_a_full_disk_is_seen_beforehand(refused, monkeypatch):
     monkeypatch.setattr(downloading.shutil, "disk_usage", lambda folder: usage(10**9, 10**9 - 10**6, 10**6))
     problem, left = refused()
     assert (problem.code, left) == ("disk-full", [])
-    assert "2.6 MB" in problem.text and "1.0 MB are free" in problem.text
+    assert "1.9 MB" in problem.text and "1.0 MB are free" in problem.text
 
 
 def test_a_disk_that_fills_up_in_the_middle(get, refused, monkeypatch, body):

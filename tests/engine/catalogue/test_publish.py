@@ -40,7 +40,7 @@ def test_a_catalogue_is_made_listed_and_fetched_from(folder, tmp_path, capsys):
     assert (status, events[-1]["checkpoints"]) == (0, 1)
     status, events = lacuna(capsys, "fetch", "--list", "--catalogue", folder)
     (found,) = events[-1]["checkpoints"]
-    assert (status, found["name"], found["size"], found["accept_licence"]) == (0, NAME, 2630400, False)
+    assert (status, found["name"], found["size"], found["accept_licence"]) == (0, NAME, 1938186, False)
     assert found["card"]["scores"][0]["available"] == ["optical"]
     status, events = lacuna(capsys, "fetch", NAME, "--catalogue", folder, "--output", tmp_path / "here")
     assert (status, events[-1]["checkpoint"]) == (0, str(tmp_path / "here" / f"{NAME}.safetensors"))
@@ -103,7 +103,7 @@ def test_an_address_names_the_checkpoint_too(server, tmp_path, capsys):
 def test_words_for_a_terminal(server, capsys):
     assert cli.main(["fetch", "--list", "--catalogue", f"{server.address}/catalogue.json"]) == 0
     told = capsys.readouterr().out
-    assert f"{NAME}  2.6 MB  licence: CC-BY-SA-4.0" in told and "optical + radar 0.39" in told
+    assert f"{NAME}  1.9 MB  licence: CC-BY-SA-4.0" in told and "optical + radar 0.37" in told
     assert cli.main(["fetch", "--list", NAME, "--catalogue", f"{server.address}/catalogue.json"]) == 0
     assert "Terra" in capsys.readouterr().out
     assert cli.main(["fetch", "none", "--catalogue", f"{server.address}/catalogue.json"]) == 2

@@ -27,7 +27,7 @@ def tune(tmp_path, heard):
     def tune(method, **values):
         config = tmp_path / "tune.toml"
         config.write_text(CONFIG)
-        sources = {"optical": SourceSpec(str(SAMPLE / "s2.tif"), offset=-1000.0)}
+        sources = {"optical": SourceSpec(str(SAMPLE / "s2.tif"))}
         start = {"epochs": 1, "device": "cpu", "forest": False, "detail": False, "strategy": "uniform"}
         start |= {"labels": str(SAMPLE / "labels.tif"), "class_map": CLASSES, "config": str(config), "method": method}
         job = FinetuneJob(CHECKPOINT, str(tmp_path / "tuned.safetensors"), sources, **{**start, **values})

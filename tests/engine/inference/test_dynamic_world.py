@@ -36,7 +36,7 @@ def source(name):
 
 def sample():
     """Return the sample scene, level 2A, without the offset."""
-    return SourceSpec(str(SAMPLE / "s2.tif"), offset=-1000.0)
+    return SourceSpec(str(SAMPLE / "s2.tif"))
 
 
 @pytest.mark.parametrize("path", [L1C, L2A])
@@ -147,10 +147,14 @@ def test_both_levels_of_one_ground_give_much_the_same_map(run_segment, read):
     assert right["l1c"] > 0.6 and right["l2a"] > 0.62 and right["raw"] < 0.5
 
 
-def test_an_offset_that_was_not_taken_off_is_noticed(run_segment):
-    run = run_segment(
-        L2A, {"optical": str(SAMPLE / "s2.tif")}, tile=[64, 64], extent=[717730, 5699450, 718370, 5700090]
-    )
+def test_an_offset_that_was_not_taken_off_is_noticed(run_segment, tmp_path):
+    with rasterio.open(SAMPLE / "s2.tif") as file:
+        values, profile, names = file.read() + 1000, file.profile, file.descriptions
+    with rasterio.open(tmp_path / "with_offset.tif", "w", **profile) as file:
+        file.write(values)
+        file.descriptions = names
+    sources = {"optical": str(tmp_path / "with_offset.tif")}
+    run = run_segment(L2A, sources, tile=[64, 64], extent=[717730, 5699450, 718370, 5700090])
     offsets = [event["offset"] for event in run.events if event["event"] == "message" and "offset" in event]
     assert offsets == [{"optical": -1000.0}]
 

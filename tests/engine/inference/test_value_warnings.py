@@ -76,7 +76,7 @@ def test_heights_in_centimetres_are_warned_of(scene, altered):
 
 
 def test_the_command_line_warns_before_the_tiles_and_the_record_keeps_it(altered, tmp_path, capsys):
-    path = altered(SCENES["sample"]["optical"], lambda values: values * 3)
+    path = altered(SCENES["sample"]["optical"], lambda values: values * 6)
     output = tmp_path / "classes.tif"
     asked = ["--checkpoint", str(CHECKPOINT), "--modality", f"optical={path}", "--output", str(output)]
     assert main(["segment", *asked, "--json"]) == 0
@@ -85,7 +85,7 @@ def test_the_command_line_warns_before_the_tiles_and_the_record_keeps_it(altered
     first = next(number for number, event in enumerate(events) if event["event"] == "progress" and event["done"])
     assert len(said) == 1 and said[0] < first
     event = events[said[0]]
-    assert event["level"] == "warning" and "B11 is about 3 deviations brighter than anything" in event["text"]
+    assert event["level"] == "warning" and "B11 is about 5 deviations brighter than anything" in event["text"]
     record = json.loads((tmp_path / "classes.tif.json").read_text())
     assert event["text"] in record["warnings"]
     assert record["inputs"]["optical"]["values"]["p99"][10] > CARD.modality("optical").statistics["p99"][10]
