@@ -186,6 +186,28 @@ def write_layer(sample, tmp_path):
 
 
 @pytest.fixture
+def altered(sample, write_layer):
+    """Return a function that adds a copy of a raster of the sample scene, its values changed, to the project."""
+    import numpy as np
+    from osgeo import gdal
+
+    def make(modality, change, name="altered", nodata=None, kind=None):
+        source = gdal.Open(sample[modality].source())
+        values = change(source.ReadAsArray().astype(np.float32))
+
+        def dress(dataset):
+            for number in range(1, dataset.RasterCount + 1):
+                dataset.GetRasterBand(number).SetDescription(source.GetRasterBand(number).GetDescription())
+                if nodata is not None:
+                    dataset.GetRasterBand(number).SetNoDataValue(nodata)
+
+        bands = values if values.ndim == 3 else values[None]
+        return write_layer(name, bands, modality, kind or gdal.GDT_Float32, dress)
+
+    return make
+
+
+@pytest.fixture
 def open_page(qgis_canvas, qtbot):
     """Return a function that shows a page of the dock, in `size` and with a checkpoint if one is given."""
     pages = []

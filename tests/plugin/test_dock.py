@@ -76,7 +76,7 @@ def test_a_checkpoint_that_was_made_anew_is_read_again(dock, checkpoint, tmp_pat
     dock.evaluate_page.set_checkpoint(str(mine))
     mine.write_bytes(Path(checkpoint).read_bytes().replace(b"Crops", b"Wheat"))
     dock.finetune_page.finished.emit({"checkpoint": str(mine)})
-    assert [item.name for item in dock.evaluate_page.card.classes][2] == "Wheat"
+    assert "Wheat" in [item.name for item in dock.evaluate_page.card.classes]
     assert "Wheat" in dock.evaluate_page.inputs.classesLabel.text()
     assert str(mine) in offered(dock.segment_page)
     assert dock.segment_page.inputs.checkpoint() != str(mine)

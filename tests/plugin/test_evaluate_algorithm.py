@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from osgeo import gdal, ogr
 from qgis.core import (
@@ -26,7 +27,7 @@ FIGURES = ("cases", "average", "best", "last", "ece", "average_f1", "measured_on
 
 @pytest.fixture
 def request_(checkpoint, sample, sample_labels):
-    """Return parameters for the sample scene, whose labels of value 3 have no class."""
+    """Return parameters for the sample scene, whose few labels of value 3 are ignored."""
     return {
         "CHECKPOINT": checkpoint,
         "MODALITY_1": sample["optical"],
@@ -204,11 +205,14 @@ def test_what_is_wrong_is_said_before_anything_starts(refusal, request_, polygon
     assert words in refusal("lacuna:evaluate", request_)
 
 
-def test_labels_without_a_class_are_an_error_that_names_them(processing, request_, tmp_path):
-    request_.update(IGNORE=None, REPORT=str(tmp_path / "report.html"))
-    with pytest.raises(QgsProcessingException, match=r"no class: 3 \(90 pixels\)"):
+def test_labels_without_a_class_are_an_error_that_names_them(processing, request_, write_layer, tmp_path):
+    values = gdal.Open(request_["LABELS_RASTER"]).ReadAsArray()
+    strange = write_layer("strange", np.where(values == 3, 12, values)[None], kind=gdal.GDT_Byte)
+    before = sorted(tmp_path.iterdir())
+    request_.update(IGNORE=None, LABELS_RASTER=strange.source(), REPORT=str(tmp_path / "report.html"))
+    with pytest.raises(QgsProcessingException, match=r"no class: 12 \(90 pixels\)"):
         processing.run("lacuna:evaluate", request_)
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_cancel_ends_the_engine_and_leaves_no_file(processing, request_, tmp_path, listener):

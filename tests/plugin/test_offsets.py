@@ -13,6 +13,7 @@ from lacuna.engine.checkpoint.card import Modality
 from lacuna.engine.offset_tags import OffsetTag
 from lacuna.host.exports import Exports
 from lacuna.host.layer_tags import layer_offset, layer_tags
+from lacuna.ui import value_note
 from lacuna.ui.finetune_page import FinetunePage
 from lacuna.ui.modality_row import ModalityRow
 from lacuna.ui.segment_page import SegmentPage
@@ -150,10 +151,13 @@ def test_the_longest_proposal_fits_into_the_dock(row, raster):
 
 
 def test_what_the_engine_finds_in_the_values_is_proposed_after_the_run(
-    open_page, sample, engine_python, checkpoint, qtbot
+    open_page, altered, engine_python, checkpoint, monkeypatch, qtbot
 ):
+    """Of a layer whose values the panel cannot read beforehand."""
+    monkeypatch.setattr(value_note, "can_sample", lambda layer: False)
     page = open_page(SegmentPage, checkpoint)
     row = optical(page)
+    row.set_layer(altered("optical", lambda values: values + 1000))
     assert not row.offsetButton.isVisible()
     with qtbot.waitSignal(page.finished):
         qtbot.mouseClick(page.segmentButton, LEFT)

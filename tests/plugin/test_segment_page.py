@@ -339,17 +339,21 @@ def test_a_checkpoint_that_is_none_is_an_error_not_a_crash(page, tmp_path, qtbot
     assert not page.segmentButton.isEnabled()
 
 
-def test_another_bundled_checkpoint_takes_some_bands_of_the_raster(page, sample, checkpoint, tmp_path, qtbot):
+def test_another_bundled_checkpoint_takes_some_bands_of_the_raster(page, sample, altered, checkpoint, tmp_path, qtbot):
     """Dynamic World takes nine of the sample's twelve bands, by name, and without the offset that is proposed."""
     bundled = Path(checkpoint).with_name("dynamic-world-s2.safetensors")
     page.set_checkpoint(str(bundled))
     (optical,) = page.rows
     assert optical.layer() is sample["optical"] and optical.detailsButton.text() == "bands: by name"
     segment(page, qtbot)
+    assert not optical.offsetButton.isVisible()
+    optical.set_layer(altered("optical", lambda values: values + 1000))
+    page.outputWidget.setFilePath(str(tmp_path / "with.tif"))
+    segment(page, qtbot)
     assert optical.offsetButton.isVisible()
     click(qtbot, optical.offsetButton)
     page.outputWidget.setFilePath(str(tmp_path / "without.tif"))
     segment(page, qtbot)
-    maps = [layer_of(tmp_path / f"{name}.tif") for name in ("classes", "without")]
-    assert legend(maps[1]) == [(item.value, item.name, item.color) for item in read_card(str(bundled)).classes]
-    assert pixels(maps[0]) != pixels(maps[1])
+    maps = [layer_of(tmp_path / f"{name}.tif") for name in ("classes", "with", "without")]
+    assert legend(maps[0]) == [(item.value, item.name, item.color) for item in read_card(str(bundled)).classes]
+    assert pixels(maps[0]) == pixels(maps[2]) != pixels(maps[1])
