@@ -123,13 +123,14 @@ def _train(plan: FinetunePlan, parent: SegmentationModel) -> tuple[dict[str, Any
     # From here on values are scaled to suit the area; the parent was measured as it is.
     plan = replace(plan, session=session.rescaled(plan.modalities))
     run = replace(run, session=plan.session)
+    if task.job.detail:
+        # Before the network is trained, so that settings that make no sense are refused at once.
+        prepare_detail(plan.session)
+        plan.session.priors = world_priors(plan.session)
     progress, stopped = run.train(task.job.resume, task.job.keep_best)
     small, whole = adapter_tensors(model), whole_tensors(task, network_of(parent), model)
     merge_lora(model)
     alone = measure_outcome(plan, run, progress, stopped, region, before)
-    if task.job.detail:
-        prepare_detail(plan.session)
-        plan.session.priors = world_priors(plan.session)
     samples = gather_samples(plan.session) if task.job.detail or task.job.forest else None
     made, outcome = with_detail(alone, run, samples) if samples and task.job.detail else (model, alone)
     card = outcome.card(made)

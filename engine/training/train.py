@@ -169,12 +169,13 @@ class _Training:
         plan = self.plan()
         strategy = self._strategy
         run = Run(self.session, self._model, strategy, strategy.order, self.job.output, self._fingerprint())
+        if self._joins():
+            # Before the network is trained, so that settings that make no sense are refused at once.
+            prepare_detail(self.session)
+            self.session.priors = world_priors(self.session)
         progress, stopped = run.train(self.job.resume)
         validated, model = run.measure(VALIDATION, keep_logits=True), run.model
         alone = validated
-        if self._joins():
-            prepare_detail(self.session)
-            self.session.priors = world_priors(self.session)
         samples = gather_samples(self.session) if self._joins() or self.job.forest else None
         joined = join_detail(run, validated, samples) if samples is not None and self._joins() else None
         if self.job.forest and not self.session.detail.plain:

@@ -181,7 +181,7 @@ def test_the_same_network_from_scratch_is_added_to_cells_that_were_fine_tuned(tm
     assert run.main([*arguments, "--scratch"]) == 0
     (found,) = [json.loads(line) for line in results.read_text().splitlines()][2:]
     assert (found["dataset"], found["amount"], found["method"]) == ("tree_crowns", 20, "scratch")
-    assert len(found["cases"]) == 7 and found["miou"] > 0.5
+    assert len(found["cases"]) == 7 and max(case["miou"] for case in found["cases"]) > 0.6
     (job,) = jobs
     assert job.kind == "train" and job.encoder_weights == "none" and job.detail
     # Neither is left: floods are trained from scratch anyway.

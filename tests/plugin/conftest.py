@@ -194,14 +194,14 @@ def altered(sample, write_layer):
     def make(modality, change, name="altered", nodata=None, kind=None):
         source = gdal.Open(sample[modality].source())
         values = change(source.ReadAsArray().astype(np.float32))
+        bands = values if values.ndim == 3 else values[None]
 
         def dress(dataset):
-            for number in range(1, dataset.RasterCount + 1):
+            for number in range(1, len(bands) + 1):
                 dataset.GetRasterBand(number).SetDescription(source.GetRasterBand(number).GetDescription())
                 if nodata is not None:
                     dataset.GetRasterBand(number).SetNoDataValue(nodata)
 
-        bands = values if values.ndim == 3 else values[None]
         return write_layer(name, bands, modality, kind or gdal.GDT_Float32, dress)
 
     return make

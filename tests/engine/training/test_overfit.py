@@ -149,7 +149,7 @@ def test_one_crop_is_learned_by_heart_in_every_scenario(batch):
     torch.manual_seed(0)
     config = {"encoder_options": {"stem_stride": 1, "width": 16, "depth": 1}, "head_width": 32, "head_dropout": 0.0}
     channels = {name: image.shape[1] for name, image in batch.images.items()}
-    model = build("sgma", config, channels, 6)
+    model = build("sgma", config, channels, 8)
     assert len(batch.target[batch.target >= 0].unique()) >= 3
     found = learn(model, mirrored(batch), 1e-3)
     assert min(found.values()) > LEARNED, found
