@@ -14,6 +14,9 @@ from ..engine.errors import LacunaError
 from ..host.catalogues import own_folder
 from ..host.run_job import BUNDLED_CHECKPOINTS, duration
 
+# Less mIoU than this makes no forest better; the engine warns from there on too (`training/rival`).
+_NOTHING = 0.01
+
 
 def lineage_words(card: Card) -> str:
     """Return the warning for a checkpoint that was fine-tuned itself, naming its first parent; else an empty string."""
@@ -76,7 +79,7 @@ def forest_words(result: dict[str, Any]) -> list[str]:
     better = [
         f"{' + '.join(item['available'])} ({item['miou']:.2f} : {own[tuple(item['available'])]:.2f})"
         for item in forest["scores"]
-        if item["miou"] > own.get(tuple(item["available"]), 1.0)
+        if item["miou"] > own.get(tuple(item["available"]), 1.0) + _NOTHING
     ]
     if not better:
         return [tr("A random forest on the same labels is better in no scenario.")]
