@@ -40,7 +40,8 @@ from lacuna.engine.training.run import scores_of
 from lacuna.engine.training.samples import PixelSamples, gather_samples
 from lacuna.engine.training.session import Session
 from lacuna.engine.training.validation import Tally
-from lacuna.tools.checkpoints.tree_plots import FOLDS, SOURCE, folds_of, groups_of, manifest_text, read_bounds
+from lacuna.tests.benchmarks.strategies.data import groups_of
+from lacuna.tools.checkpoints.tree_plots import FOLDS, SOURCE, folds_of, manifest_text, read_bounds
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = Path(__file__).with_suffix(".toml")

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The plots of the bundled checkpoint of tree genera: which lie together, which fold each is in, their manifest."""
+"""The plots of the bundled checkpoint of tree genera: which fold each is in, their manifest."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import rasterio
 
-from lacuna.tests.benchmarks.strategies.data import to_toml
+from lacuna.tests.benchmarks.strategies.data import TWICE, Bounds, plot_key, to_toml
 
 KINDS = ("rgb", "hsi", "chm", "labels")
 # Where the plots are published: the file `train` of this record, made ready as docs/bundled-tree-genus.md says.
@@ -18,9 +17,6 @@ SOURCE = "https://doi.org/10.5281/zenodo.3934932"
 # Every fourth of the 369 bands of the hyperspectral images, as neighbours tell nearly the same; the first are dark.
 HSI_BANDS = tuple(range(7, 370, 4))
 FOLDS = 4
-# OSBS_35 shows the ground of OSBS_16 once more.
-_TWICE = ("OSBS_35",)
-_NEAR = 10.0
 _CLASSES = [
     {"value": 1, "name": "Pinus", "color": "#1b7837"},
     {"value": 2, "name": "Quercus", "color": "#e08214"},
@@ -32,8 +28,6 @@ _MODALITIES: dict[str, dict[str, Any]] = {
     "hsi": {"bands": [f"b{number}" for number in HSI_BANDS], "units": "surface reflectance x 10,000"},
     "chm": {"bands": ["height"], "units": "m above ground"},
 }
-
-Bounds = tuple[float, float, float, float]
 
 
 def read_bounds(folder: Path) -> dict[str, Bounds]:
@@ -53,32 +47,18 @@ def read_bounds(folder: Path) -> dict[str, Bounds]:
             "Give the folder that they lie in with --data."
         )
     found = {}
-    for path in sorted((folder / "labels").glob("*.tif"), key=lambda item: _key(item.stem)):
-        if path.stem not in _TWICE:
+    for path in sorted((folder / "labels").glob("*.tif"), key=lambda item: plot_key(item.stem)):
+        if path.stem not in TWICE:
             with rasterio.open(path) as dataset:
                 found[path.stem] = tuple(dataset.bounds)
     return found
-
-
-def groups_of(bounds: Mapping[str, Bounds]) -> dict[str, str]:
-    """Return for each plot the first of those that lie within 10 m of one another: they must not be parted."""
-    groups: dict[str, str] = {}
-    left = list(bounds)
-    while left:
-        together = [left.pop(0)]
-        for name in together:
-            near = [other for other in left if _distance(bounds[name], bounds[other]) < _NEAR]
-            together += near
-            left = [other for other in left if other not in near]
-        groups |= dict.fromkeys(together, together[0])
-    return groups
 
 
 def folds_of(groups: Mapping[str, str]) -> dict[str, int]:
     """Return the fold of each plot: at each site its groups take turns, in the order of their plots' numbers."""
     turns: dict[str, int] = {}
     counts: dict[str, int] = {}
-    for name in sorted(groups, key=_key):
+    for name in sorted(groups, key=plot_key):
         site, group = name.partition("_")[0], groups[name]
         if group not in turns:
             turns[group] = counts.get(site, 0) % FOLDS
@@ -108,15 +88,3 @@ def manifest_text(folder: Path, groups: Mapping[str, str], head: Mapping[str, An
 
 def _lines(table: Mapping[str, Any]) -> list[str]:
     return [f"{key} = {to_toml(value)}" for key, value in table.items()]
-
-
-def _key(name: str) -> tuple[str, int]:
-    site, _, number = name.partition("_")
-    return site, int(number)
-
-
-def _distance(first: Bounds, second: Bounds) -> float:
-    """Return how far two rectangles are apart."""
-    right = max(first[0] - second[2], second[0] - first[2], 0.0)
-    up = max(first[1] - second[3], second[1] - first[3], 0.0)
-    return math.hypot(right, up)

@@ -16,7 +16,7 @@ import rasterio
 # with the most similar shares of the classes. OSBS_35 shows the ground of OSBS_16 once more and is left out.
 _TURNS = ("train", "test", "train", "base", "test", "base", "train", "validation")
 _ROLES = ("base", "train", "validation", "test")
-_TWICE = ("OSBS_35",)
+TWICE = ("OSBS_35",)
 _NEAR = 10.0
 # Every thirtieth of the 369 bands of the hyperspectral images.
 HSI_BANDS = tuple(range(16, 370, 30))
@@ -134,22 +134,31 @@ def plot_roles(bounds: Mapping[str, Bounds]) -> dict[str, str]:
     Args:
         bounds: left, bottom, right, top in metres of each plot, whose name is `SITE_NUMBER`.
     """
-    names = sorted(set(bounds) - set(_TWICE), key=_plot_key)
+    names = sorted(set(bounds) - set(TWICE), key=plot_key)
     roles: dict[str, str] = {}
     for site in dict.fromkeys(name.partition("_")[0] for name in names):
-        left, turn = [name for name in names if name.partition("_")[0] == site], 0
-        while left:
-            together = [left.pop(0)]
-            for name in together:
-                near = [other for other in left if _distance(bounds[name], bounds[other]) < _NEAR]
-                together += near
-                left = [other for other in left if other not in near]
-            roles |= dict.fromkeys(together, _TURNS[turn % len(_TURNS)])
-            turn += 1
+        groups = groups_of({name: bounds[name] for name in names if name.partition("_")[0] == site})
+        turns = {group: turn for turn, group in enumerate(dict.fromkeys(groups.values()))}
+        roles |= {name: _TURNS[turns[group] % len(_TURNS)] for name, group in groups.items()}
     return {name: roles[name] for name in names}
 
 
-def _plot_key(name: str) -> tuple[str, int]:
+def groups_of(bounds: Mapping[str, Bounds]) -> dict[str, str]:
+    """Return for each plot the first of those that lie within 10 m of one another: they must not be parted."""
+    groups: dict[str, str] = {}
+    left = list(bounds)
+    while left:
+        together = [left.pop(0)]
+        for name in together:
+            near = [other for other in left if _distance(bounds[name], bounds[other]) < _NEAR]
+            together += near
+            left = [other for other in left if other not in near]
+        groups |= dict.fromkeys(together, together[0])
+    return groups
+
+
+def plot_key(name: str) -> tuple[str, int]:
+    """Return site and number of a plot, `SITE_NUMBER`, to sort by."""
     site, _, number = name.partition("_")
     return site, int(number)
 

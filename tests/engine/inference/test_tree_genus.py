@@ -15,7 +15,8 @@ from lacuna.engine.checkpoint.card import scenarios
 from lacuna.engine.checkpoint.card_file import read_card
 from lacuna.engine.checkpoint.store import load
 from lacuna.engine.jobs import SourceSpec
-from lacuna.tools.checkpoints.tree_plots import FOLDS, HSI_BANDS, folds_of, groups_of, manifest_text
+from lacuna.tests.benchmarks.strategies.data import groups_of
+from lacuna.tools.checkpoints.tree_plots import FOLDS, HSI_BANDS, folds_of, manifest_text
 
 ROOT = Path(__file__).parents[3]
 CHECKPOINT = ROOT / "resources" / "checkpoints" / "tree-genus-rgb-hsi-chm.safetensors"
